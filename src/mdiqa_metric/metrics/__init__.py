@@ -1,0 +1,1 @@
+"""One file a metric; `manifest.toml` lists the names they are created by."""

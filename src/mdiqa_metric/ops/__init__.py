@@ -1,0 +1,1 @@
+"""Pure functions of tensors that several metrics share; none holds a weight."""
