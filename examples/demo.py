@@ -1,0 +1,158 @@
+"""Scores real photographs, spoiled in known ways, with every metric that needs no download.
+
+    python examples/demo.py --out out
+
+Writes the spoiled photographs, `scores.csv` and `demo.png` into the folder and prints the table. The photographs come
+with scikit-image: astronaut (NASA, public domain), chelsea (Stefan van der Walt, CC0), coffee (Rachel Michetti, CC0).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import skimage.data
+import torch
+from PIL import Image, ImageFilter
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import mdiqa_metric
+from mdiqa_metric.weights import manifest
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
+SHOWN = ("psnr", "ssim-y-full", "stlpips-alex")
+
+
+def noisy(picture: Image.Image, sigma: float) -> Image.Image:
+    """White Gaussian noise of that standard deviation, of 255."""
+    values = np.asarray(picture) + np.random.RandomState(0).normal(0, sigma, (picture.height, picture.width, 3))
+    return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+
+
+def compressed(picture: Image.Image, quality: int) -> Image.Image:
+    """JPEG of that quality."""
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=quality)
+    return Image.open(file).convert("RGB")
+
+
+def downscaled(picture: Image.Image, factor: int) -> Image.Image:
+    """Bicubic reduction by the factor and enlargement back."""
+    small = picture.resize((picture.width // factor, picture.height // factor), Image.Resampling.BICUBIC)
+    return small.resize(picture.size, Image.Resampling.BICUBIC)
+
+
+SPOILED: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "untouched": lambda picture: picture,
+    "blur 1": lambda picture: picture.filter(ImageFilter.GaussianBlur(1)),
+    "blur 3": lambda picture: picture.filter(ImageFilter.GaussianBlur(3)),
+    "noise 10": lambda picture: noisy(picture, 10),
+    "noise 40": lambda picture: noisy(picture, 40),
+    "jpeg 40": lambda picture: compressed(picture, 40),
+    "jpeg 8": lambda picture: compressed(picture, 8),
+    "down x4": lambda picture: downscaled(picture, 4),
+    "darker": lambda picture: picture.point([value * 6 // 10 for value in range(256)] * 3),
+}
+
+
+def embedded_metrics() -> list[str]:
+    """The names whose weights, if any, lie in the package."""
+    tables = manifest()
+    return [
+        name
+        for name in mdiqa_metric.list_metrics()
+        if all(tables["files"][key]["where"] == "embedded" for key in tables["metrics"][name].get("weights", {}).values())
+    ]
+
+
+def main() -> None:
+    """Spoils, scores, prints and draws."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for what the demo writes (default: out)")
+    folder = parser.parse_args().out
+    folder.mkdir(parents=True, exist_ok=True)
+
+    files = {
+        (photograph, kind): folder / f"{photograph}-{kind.replace(' ', '-')}.png"
+        for photograph in PHOTOGRAPHS
+        for kind in SPOILED
+    }
+    for (photograph, kind), path in files.items():
+        SPOILED[kind](Image.fromarray(getattr(skimage.data, photograph)())).save(path)
+    pictures = {key: mdiqa_metric.read_image(path) for key, path in files.items()}
+
+    names = embedded_metrics()
+    scores = {name: score_all(name, pictures) for name in names}
+
+    write_table(folder / "scores.csv", scores)
+    draw(folder / "demo.png", pictures, scores)
+    show(scores)
+    print(f"\nWrote {folder / 'scores.csv'}, {folder / 'demo.png'} and {len(files)} photographs to {folder}/.")
+    print("Score your own:  mdiqa-metric score restored/ --reference originals/ --metric stlpips-alex")
+
+
+def score_all(name: str, pictures: dict[tuple[str, str], Tensor]) -> dict[tuple[str, str], float]:
+    """A score for every photograph and spoiling, against the untouched one."""
+    metric = mdiqa_metric.create(name)
+    scores = {}
+    with torch.inference_mode():
+        for (photograph, kind), picture in pictures.items():
+            reference = [pictures[photograph, "untouched"]] if metric.full_reference else []
+            scores[photograph, kind] = metric(picture, *reference).item()
+    return scores
+
+
+def write_table(path: Path, scores: dict[str, dict[tuple[str, str], float]]) -> None:
+    """All scores as CSV, a line a photograph and spoiling."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["photograph", "spoiled", *scores])
+        for photograph, kind in next(iter(scores.values())):
+            writer.writerow([photograph, kind, *(f"{values[photograph, kind]:.6g}" for values in scores.values())])
+
+
+def show(scores: dict[str, dict[tuple[str, str], float]]) -> None:
+    """Means over the photographs, a row a metric."""
+    table = Table(title=f"Mean over {len(PHOTOGRAPHS)} photographs", title_justify="left", header_style="bold")
+    table.add_column("metric")
+    table.add_column("better")
+    for kind in SPOILED:
+        table.add_column(kind, justify="right")
+    for name, values in scores.items():
+        lower = mdiqa_metric.create(name, weights=None).lower_is_better
+        means = [np.mean([values[photograph, kind] for photograph in PHOTOGRAPHS]) for kind in SPOILED]
+        table.add_row(name, "lower" if lower else "higher", *(f"{mean:.4g}" for mean in means))
+    Console(width=max(120, Console().width)).print(table)
+
+
+def draw(path: Path, pictures: dict[tuple[str, str], Tensor], scores: dict[str, dict[tuple[str, str], float]]) -> None:
+    """A grid of crops, a row a photograph, each with three of its scores."""
+    figure, axes = plt.subplots(len(PHOTOGRAPHS), len(SPOILED), figsize=(2 * len(SPOILED), 2.7 * len(PHOTOGRAPHS)))
+    for row, photograph in zip(axes, PHOTOGRAPHS, strict=True):
+        for axis, kind in zip(row, SPOILED, strict=True):
+            height, width = pictures[photograph, kind].shape[-2:]
+            top, left = height // 2 - 110, width // 2 - 80
+            crop = pictures[photograph, kind][0, :, top : top + 160, left : left + 160]
+            axis.imshow(crop.permute(1, 2, 0).numpy())
+            axis.set_title(kind, fontsize=9)
+            lines = [f"{name} {scores[name][photograph, kind]:.3g}" for name in SHOWN]
+            axis.set_xlabel("\n".join(lines), fontsize=8)
+            axis.set_xticks([])
+            axis.set_yticks([])
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Ours against what established implementations score with the same parameters; `--golden DIR` reads other files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.golden import golden
+from tests.rows import GOLDEN, ROWS, build, content
+
+TOLERANCE = 1e-4
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "row" not in metafunc.fixturenames:
+        return
+    folder = metafunc.config.getoption("--golden") or GOLDEN
+    known = {stem: row for row in ROWS for stem in row.goldens}
+    cases = [
+        pytest.param(known[path.stem], path, id=path.stem)
+        for path in sorted(Path(folder).glob("*.json"))
+        if path.stem in known
+    ]
+    assert cases, f"{folder} holds no golden file of a metric that tests/rows.py names"
+    metafunc.parametrize(("row", "path"), cases)
+
+
+def test_golden(row, path):
+    """Scores, their float64 forms and the gradients of a golden file are ours, published key layout included."""
+    data = content(path.stem, path.parent)
+    metric = build(row.name, data, **dict(row.options))
+    assert metric.lower_is_better == data["lower_better"]
+    largest = max(abs(case["score"]) for case in data["cases"])
+    for case in data["cases"]:
+        image, reference = _pictures(case, data["kind"])
+        image.requires_grad_("grad" in case)
+        score = metric(image, reference)
+        torch.testing.assert_close(score.item(), case["score"], rtol=0, atol=TOLERANCE * largest)
+        if "grad" in case:
+            (gradient,) = torch.autograd.grad(score.sum(), image)
+            _compare_gradients(gradient, case["grad"])
+        if "score64" in case:
+            exact = metric.double()(image.detach().double(), None if reference is None else reference.double())
+            torch.testing.assert_close(exact.item(), case["score64"], rtol=0, atol=1e-6 * largest)
+            metric.float()
+
+
+def _pictures(case, kind):
+    shape = [case["picture"][key] for key in ("seed", "height", "width")]
+    clean = torch.from_numpy(golden.picture(*shape))[None]
+    if kind == "NR":
+        return clean, None
+    return torch.from_numpy(golden.degraded(*shape))[None], clean
+
+
+def _compare_gradients(gradient, expected):
+    flat = gradient.flatten()
+    scale = max(abs(value) for value in (*expected["first"], *expected["at"].values()))
+    for index, value in (*enumerate(expected["first"]), *expected["at"].items()):
+        torch.testing.assert_close(flat[int(index)].item(), value, rtol=0, atol=1e-3 * scale)
+    torch.testing.assert_close(flat.norm().item(), expected["l2"], rtol=1e-3, atol=0)
+    torch.testing.assert_close(flat.abs().mean().item(), expected["mean_abs"], rtol=1e-3, atol=0)
+
+
+def test_every_metric_has_a_row_and_every_row_a_golden_file():
+    """Adding a metric takes one file, one manifest row, one golden file and one test row; here is who forgot."""
+    import mdiqa_metric
+
+    assert sorted(row.name for row in ROWS) == mdiqa_metric.list_metrics()
+    assert not [row.name for row in ROWS if not row.goldens]
+    stems = [stem for row in ROWS for stem in row.goldens]
+    assert sorted(stems) == sorted(path.stem for path in GOLDEN.glob("*.json"))

@@ -1,0 +1,503 @@
+"""What every metric keeps, and every loss made of one: run over the table of rows."""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+import pickle
+import random
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mdiqa_metric import Loss, Metric, WeightedLoss
+from tests.rows import ROWS, metric_of, pair_of, photograph
+
+each_metric = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+TRAINABLE = [row for row in ROWS if metric_of(row).differentiable]
+each_loss = pytest.mark.parametrize("row", TRAINABLE, ids=lambda row: row.name)
+each_refused = pytest.mark.parametrize("row", [row for row in ROWS if row not in TRAINABLE], ids=lambda row: row.name)
+
+
+def gradient_of(function, image, reference):
+    image = image.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(function(image, reference).sum(), image)
+    return gradient
+
+
+# --- facts and scores -------------------------------------------------------------------------------------------------
+
+
+@each_metric
+def test_scores_are_one_a_picture_and_in_range(row):
+    metric = metric_of(row)
+    image, reference = pair_of(row, count=2)
+    scores = metric(image, reference)
+    assert scores.shape == (2,)
+    assert scores.dtype == torch.float32
+    lowest, highest = metric.score_range
+    assert lowest < highest
+    assert all(lowest <= score <= highest for score in scores.tolist())
+    assert type(metric).__mro__[1] is Metric, "metrics are final"
+
+
+@each_metric
+def test_a_batch_is_its_pictures_one_by_one(row):
+    metric = metric_of(row)
+    image, reference = pair_of(row, count=3)
+    alone = [metric(image[i : i + 1], None if reference is None else reference[i : i + 1]) for i in range(3)]
+    torch.testing.assert_close(metric(image, reference), torch.cat(alone), rtol=1e-5, atol=1e-7)
+
+
+@each_metric
+def test_memory_layout_does_not_matter(row):
+    metric = metric_of(row)
+    image, reference = pair_of(row, count=2)
+    expected = metric(image, reference)
+    for change in (
+        lambda x: x.to(memory_format=torch.channels_last),
+        lambda x: torch.stack([x, x], -1)[..., 0],
+        lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+    ):
+        moved = metric(change(image), None if reference is None else change(reference))
+        torch.testing.assert_close(moved, expected, rtol=1e-4, atol=1e-6)
+
+
+@each_metric
+def test_fingerprint_names_what_was_computed(row):
+    metric = metric_of(row)
+    line = metric.fingerprint()
+    assert "\n" not in line
+    assert line.startswith(row.name)
+    for fact in (metric.color, f"resize {metric.resize}", f"crop {metric.crop}", "mdiqa_metric ", "weights"):
+        assert fact in line
+    weights = list(copy.deepcopy(metric).parameters())
+    if weights:
+        other = copy.deepcopy(metric)
+        with torch.no_grad():
+            next(other.parameters()).view(-1)[0] += 1
+        assert other.fingerprint() != line
+
+
+@each_metric
+def test_float64_works_and_nothing_needs_it(row):
+    metric = metric_of(row)
+    image, reference = pair_of(row)
+    exact = copy.deepcopy(metric).double()(image.double(), None if reference is None else reference.double())
+    assert exact.dtype == torch.float64
+    with _NoFloat64():
+        single = metric(image, reference)
+    torch.testing.assert_close(single.double(), exact, rtol=1e-4, atol=1e-5)
+
+
+class _NoFloat64(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, torch.Tensor) and tensor.ndim:
+                assert tensor.dtype != torch.float64, f"{func} made a float64 tensor, which MPS has not"
+        return result
+
+
+@each_metric
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_autocast_keeps_the_score(row, dtype):
+    metric = metric_of(row)
+    image, reference = pair_of(row)
+    expected = metric(image, reference)
+    with torch.autocast("cpu", dtype):
+        score = metric(image, reference)
+    assert score.dtype == torch.float32
+    torch.testing.assert_close(score, expected, rtol=row.half, atol=1e-6)
+
+
+@each_metric
+def test_half_precision_pictures_are_taken(row):
+    metric = metric_of(row)
+    image, reference = pair_of(row)
+    image = image.to(torch.bfloat16)
+    expected = metric(image.float(), reference)
+    torch.testing.assert_close(metric(image, reference), expected, rtol=1e-5, atol=1e-6)
+
+
+@each_metric
+def test_no_global_state_is_touched(row):
+    def state():
+        return (
+            torch.get_rng_state().tolist(),
+            random.getstate(),
+            np.random.get_state()[1].tolist(),
+            torch.get_default_dtype(),
+            torch.is_grad_enabled(),
+            torch.backends.cudnn.benchmark,
+            torch.backends.cudnn.deterministic,
+            torch.are_deterministic_algorithms_enabled(),
+            torch.get_num_threads(),
+            list(warnings.filters),
+        )
+
+    metric = copy.deepcopy(metric_of(row))
+    image, reference = pair_of(row)
+    before = state()
+    metric(image, reference)
+    if metric.differentiable:
+        gradient_of(Loss(metric), image, reference)
+    assert state() == before
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+BAD = {
+    "uint8": (lambda x: (x * 255).byte(), "torch.uint8", "divide by 255"),
+    "int64": (lambda x: (x * 255).long(), "torch.int64", "convert it to float"),
+    "0..255": (lambda x: x * 255, "got values from", "divide by 255"),
+    "minus one to one": (lambda x: x * 2 - 1, "got values from", "x / 2 + 0.5"),
+    "a little too far": (lambda x: x.clamp(max=0.9) + 0.2, "got values from", "clamp"),
+    "NaN": (lambda x: torch.where(x > 0.5, math.nan, x), "nan", "find where"),
+    "infinite": (lambda x: torch.where(x > 0.5, math.inf, x), "inf", "find where"),
+    "no batch": (lambda x: x[0], "3 dimensions", "image[None]"),
+    "grey": (lambda x: x[:, :1], "1 channels", "expand"),
+    "alpha": (lambda x: torch.cat([x, x[:, :1]], 1), "4 channels", "alpha"),
+    "channels last": (lambda x: x.permute(0, 2, 3, 1), "channels", "permute(0, 3, 1, 2)"),
+    "empty": (lambda x: x[:0], "empty batch", "leave empty batches out"),
+    "numpy": (lambda x: x.numpy(), "ndarray", "read_image"),
+    "None": (lambda x: None, "NoneType", "read_image"),
+    "another device": (lambda x: x.to("meta"), "meta", ".to("),
+}
+
+
+@each_metric
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_never_gives_a_number(row, case):
+    spoil, came, mend = BAD[case]
+    metric = metric_of(row)
+    image, reference = pair_of(row)
+    keeps_reference = reference is None or case in ("None", "another device")
+    with pytest.raises((TypeError, ValueError)) as caught:
+        metric(spoil(image), reference if keeps_reference else spoil(reference))
+    message = str(caught.value)
+    assert metric.name in message
+    assert came in message
+    assert mend in message
+
+
+@each_metric
+def test_pictures_that_do_not_fit_are_refused(row):
+    metric = metric_of(row)
+    image, reference = pair_of(row)
+    if metric.min_size > 1:
+        with pytest.raises(ValueError, match=f"from {metric.min_size}x{metric.min_size} pixels up"):
+            small = image[..., : metric.min_size - 1, :]
+            metric(small, small if metric.full_reference else None)
+        least = image[..., : metric.min_size, : metric.min_size]
+        assert metric(least, least if metric.full_reference else None).isfinite().all()
+    if metric.full_reference:
+        with pytest.raises(ValueError, match="one shape"):
+            metric(image, reference[..., 1:])
+        with pytest.raises(ValueError, match="got none"):
+            metric(image)
+    else:
+        with pytest.raises(ValueError, match="needs no reference"):
+            metric(image, image)
+
+
+@each_loss
+def test_a_loss_lets_the_image_stray_but_not_the_range(row):
+    loss = Loss(metric_of(row))
+    image, reference = pair_of(row)
+    assert loss(image * 1.0001, reference).isfinite()
+    assert loss(image * 1.5 - 0.2, reference).isfinite()
+    for bad in (image * 255, image * math.nan):
+        with pytest.raises(ValueError, match=r"in \[0, 1\]"):
+            loss(bad, reference)
+    if reference is not None:
+        for bad in (reference * 255, reference * 2 - 1):
+            with pytest.raises(ValueError, match=r"takes a reference in \[0, 1\]"):
+                loss(image, bad)
+
+
+# --- gradients --------------------------------------------------------------------------------------------------------
+
+
+@each_refused
+def test_a_loss_refuses_a_gradient_that_is_not_honest(row):
+    with pytest.raises(ValueError, match="no honest gradient") as caught:
+        Loss(metric_of(row))
+    assert metric_of(row).no_gradient in str(caught.value)
+    assert len(metric_of(row).no_gradient) > 20
+
+
+@each_loss
+def test_the_loss_falls_towards_the_reference(row):
+    metric = metric_of(row)
+    if not metric.full_reference:
+        pytest.skip("no reference to near")
+    loss = Loss(metric, weight=0.5)
+    image, reference = pair_of(row)
+    values = [loss(torch.lerp(reference, image, share), reference) for share in (1.0, 0.5, 0.2, 0.0)]
+    assert all(value.shape == () for value in values)
+    assert all(far > near for far, near in zip(values, values[1:], strict=False))
+    if math.isfinite(metric.score_range[0 if metric.lower_is_better else 1]):
+        assert abs(values[-1].item()) < 1e-4
+
+
+@each_loss
+def test_gradient_on_a_photograph_is_finite_and_moves_every_channel(row):
+    gradient = gradient_of(Loss(metric_of(row)), *pair_of(row))
+    assert gradient.isfinite().all()
+    assert (gradient.abs().amax((0, 2, 3)) > 0).all()
+
+
+@each_loss
+def test_gradient_is_finite_where_training_passes_through(row):
+    loss = Loss(metric_of(row))
+    _, clean = pair_of(row)
+    clean = pair_of(row)[0] if clean is None else clean
+    black, white, flat = torch.zeros_like(clean), torch.ones_like(clean), torch.full_like(clean, 0.5)
+    one_pixel = clean.clone()
+    one_pixel[..., 20, 20] = 1 - one_pixel[..., 20, 20]
+    half_black = torch.where(torch.arange(clean.shape[-1]) < clean.shape[-1] // 2, 0.0, clean)
+    pairs = {
+        "black, black": (black, black),
+        "white, white": (white, white),
+        "flat, flat": (flat, flat),
+        "flat, another flat": (flat, 0.7 * white),
+        "identical": (clean, clean),
+        "one pixel": (one_pixel, clean),
+        "black, photograph": (black, clean),
+        "photograph, black": (clean, black),
+        "white, photograph": (white, clean),
+        "flat, photograph": (flat, clean),
+        "half black": (half_black, clean),
+        "half black, identical": (half_black, half_black),
+        "inverted": (1 - clean, clean),
+    }
+    for name, (image, reference) in pairs.items():
+        image = image.clone().requires_grad_()
+        value = loss(image, reference if loss.metric.full_reference else None)
+        (gradient,) = torch.autograd.grad(value, image)
+        assert value.isfinite(), name
+        assert gradient.isfinite().all(), name
+
+
+@each_loss
+def test_the_gradient_is_the_slope(row):
+    """Directional finite differences in float64: what autograd says is what a small step does."""
+    loss = Loss(copy.deepcopy(metric_of(row)).double())
+    image, reference = pair_of(row)
+    image = 0.1 + 0.8 * image.double()
+    reference = None if reference is None else 0.1 + 0.8 * reference.double()
+    gradient = gradient_of(loss, image, reference)
+    directions = [torch.randn(image.shape, generator=torch.Generator().manual_seed(i)).double() for i in range(2)]
+    for direction in (*directions, gradient / gradient.norm()):
+        step = 1e-6 / direction.abs().max()
+        ahead, behind = loss(image + step * direction, reference), loss(image - step * direction, reference)
+        slope = (ahead - behind) / (2 * step)
+        along = (gradient * direction).sum()
+        torch.testing.assert_close(slope, along, rtol=1e-3, atol=1e-3 * gradient.norm().item())
+
+
+@each_loss
+def test_a_step_against_the_gradient_lowers_the_loss(row):
+    loss = Loss(metric_of(row))
+    image, reference = pair_of(row)
+    gradient = gradient_of(loss, image, reference)
+    stepped = image - 1e-3 * gradient / gradient.abs().max()
+    assert loss(stepped, reference) < loss(image, reference)
+
+
+@each_metric
+def test_gradients_flow_to_a_reference_that_asks_for_them(row):
+    metric = metric_of(row)
+    if not metric.full_reference:
+        pytest.skip("no reference")
+    image, reference = pair_of(row)
+    reference = reference.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(metric(image, reference).sum(), reference)
+    assert gradient.abs().sum() > 0
+
+
+# --- the frozen judge -------------------------------------------------------------------------------------------------
+
+
+class Restorer(nn.Module):
+    """A trainer's model that holds its loss inside."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.body = nn.Conv2d(3, 3, 3, padding=1)
+        self.loss = loss
+
+    def forward(self, image, reference):
+        return self.loss(image + 0.1 * self.body(image), reference)
+
+
+@each_loss
+def test_the_judge_stays_frozen_in_a_parent(row):
+    metric = copy.deepcopy(metric_of(row))
+    image, reference = pair_of(row)
+    model = Restorer(Loss(metric))
+    print_before, score_before = metric.fingerprint(), metric(image, reference)
+    assert not [key for key in model.state_dict() if key.startswith("loss")]
+    assert len(list(model.parameters())) == 2
+    model.train()
+    model.requires_grad_(True)
+    model.apply(lambda module: [nn.init.normal_(w, std=0.01) for w in module.parameters(recurse=False)])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
+    first = None
+    for _ in range(20):
+        optimizer.zero_grad()
+        value = model(image, reference)
+        value.backward()
+        optimizer.step()
+        first = value.item() if first is None else first
+    assert value.item() < first, "twenty steps train the body"
+    assert metric.fingerprint() == print_before
+    assert torch.equal(metric(image, reference), score_before)
+    assert not any(module.training for module in metric.modules())
+    assert not any(weight.requires_grad for weight in metric.parameters())
+
+
+@each_loss
+def test_a_loss_is_moved_copied_and_pickled_with_its_judge(row):
+    image, reference = pair_of(row)
+    model = Restorer(Loss(copy.deepcopy(metric_of(row))))
+    expected = model.loss(image, reference)
+    twin = copy.deepcopy(model)
+    assert torch.equal(twin.loss(image, reference), expected)
+    assert twin.loss.metric is not model.loss.metric
+    assert torch.equal(pickle.loads(pickle.dumps(model)).loss(image, reference), expected)
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    assert torch.equal(torch.load(buffer, weights_only=False).loss(image, reference), expected)
+    twin.double()
+    assert all(weight.dtype == torch.float64 for weight in twin.loss.metric.parameters())
+    twin.to("meta")
+    assert all(t.is_meta for t in (*twin.loss.metric.parameters(), *twin.loss.metric.buffers()))
+    assert not any(t.is_meta for t in (*model.loss.metric.parameters(), *model.loss.metric.buffers()))
+
+
+@each_loss
+def test_compiles_as_one_graph(row):
+    torch._dynamo.reset()
+    loss = Loss(copy.deepcopy(metric_of(row)))
+    image, reference = pair_of(row)
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(image, reference), loss(image, reference), rtol=1e-4, atol=1e-6)
+    ours, plain = gradient_of(compiled, image, reference), gradient_of(loss, image, reference)
+    torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-4 * plain.abs().max().item())
+    with pytest.raises(RuntimeError, match=r"in \[0, 1\]"):
+        compiled(image * 255, reference)
+
+
+@each_metric
+def test_a_metric_compiles_as_one_graph(row):
+    torch._dynamo.reset()
+    metric = copy.deepcopy(metric_of(row))
+    image, reference = pair_of(row)
+    compiled = torch.compile(metric, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(image, reference), metric(image, reference), rtol=1e-4, atol=1e-6)
+    with pytest.raises(RuntimeError, match=r"in \[0, 1\]"):
+        compiled(image, reference) if reference is None else compiled(image, reference * 2 - 1)
+
+
+@each_metric
+def test_create_gives_a_frozen_metric_in_eval_mode(row):
+    metric = metric_of(row)
+    assert not metric.training
+    assert not any(weight.requires_grad for weight in metric.parameters())
+
+
+# --- encoded references -----------------------------------------------------------------------------------------------
+
+
+@each_metric
+def test_an_encoded_reference_stands_for_the_picture_or_is_refused_with_a_reason(row):
+    metric = metric_of(row)
+    image, reference = pair_of(row, count=2)
+    if not any(True for _ in metric.parameters()) or not metric.full_reference:
+        with pytest.raises(TypeError, match="nothing to encode"):
+            metric.encode(image)
+        return
+    encoded = metric.encode(reference)
+    assert not any(feature.requires_grad for feature in encoded.features)
+    torch.testing.assert_close(metric(image, encoded), metric(image, reference))
+    loss = Loss(metric)
+    torch.testing.assert_close(gradient_of(loss, image, encoded), gradient_of(loss, image, reference))
+    moved = encoded.to("cpu", torch.float32)
+    torch.testing.assert_close(loss(image, moved), loss(image, reference))
+    with pytest.raises(ValueError, match="encoded reference's shape"):
+        metric(image[:1], encoded)
+    with pytest.raises(ValueError, match="encode it with this metric"):
+        metric(image, encoded._replace(metric="another"))
+    with pytest.raises(ValueError, match=r"in \[0, 1\]"):
+        metric.encode(reference * 255)
+
+
+# --- named weighted terms ---------------------------------------------------------------------------------------------
+
+
+def test_weighted_terms_add_up_and_can_be_weighed_between_steps():
+    psnr, ssim = (metric_of(next(row for row in ROWS if row.name == name)) for name in ("psnr", "psnr-y-full"))
+    image, reference = photograph(64, 64) * 0.9, photograph(64, 64)
+    loss = WeightedLoss({"psnr": (Loss(psnr), 1.0), "luma": (Loss(ssim), 0.5), "pixel": (nn.L1Loss(), 10.0)})
+    with pytest.raises(RuntimeError, match="call it once"):
+        loss.last()
+    value = loss(image, reference)
+    last = loss.last()
+    assert list(last) == ["psnr", "luma", "pixel"]
+    assert value.item() == pytest.approx(last["psnr"] + 0.5 * last["luma"] + 10 * last["pixel"])
+    assert loss.weigh(luma=0.0, pixel=1.0) is loss
+    assert loss(image, reference).item() == pytest.approx(last["psnr"] + last["pixel"])
+    assert not loss.state_dict()
+    with pytest.raises(ValueError, match="psnr, luma, pixel"):
+        loss.weigh(lpips=1.0)
+    with pytest.raises(ValueError, match="finite number"):
+        loss.weigh(psnr=math.nan)
+    with pytest.raises(ValueError, match="at least one term"):
+        WeightedLoss({})
+    with pytest.raises(TypeError, match="loss module, weight"):
+        WeightedLoss({"psnr": Loss(psnr)})
+
+
+def test_weighing_between_forward_and_backward_does_not_disturb_the_graph():
+    metric = metric_of(ROWS[0])
+    loss = WeightedLoss({"psnr": (Loss(metric), 1.0)})
+    image = (photograph(64, 64) * 0.9).requires_grad_()
+    value = loss(image, photograph(64, 64))
+    loss.weigh(psnr=3.0)
+    value.backward()
+    assert image.grad.isfinite().all()
+
+
+def test_weighing_remakes_no_compiled_graph():
+    torch._dynamo.reset()
+    loss = WeightedLoss({"psnr": (Loss(metric_of(ROWS[0])), 1.0)})
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    image, reference = photograph(64, 64) * 0.9, photograph(64, 64)
+    one = compiled(image, reference)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for factor in (2.0, 3.0):
+            loss.weigh(psnr=factor)
+            torch.testing.assert_close(compiled(image, reference), factor * one)
+
+
+def test_weighted_terms_take_each_its_own_reference():
+    metric = metric_of(ROWS[0])
+    loss = WeightedLoss({"a": (Loss(metric), 1.0), "b": (nn.L1Loss(), 1.0)})
+    image, reference = photograph(64, 64) * 0.9, photograph(64, 64)
+    torch.testing.assert_close(loss(image, {"a": reference, "b": reference}), loss(image, reference))
+
+
+def test_loss_refuses_what_is_no_metric_or_weight():
+    with pytest.raises(TypeError, match="takes a Metric, got L1Loss"):
+        Loss(nn.L1Loss())
+    for bad in (math.nan, "1", None, True):
+        with pytest.raises(ValueError, match="finite number"):
+            Loss(metric_of(ROWS[0]), weight=bad)
