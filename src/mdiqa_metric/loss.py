@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from .metric import Encoded, Metric
 
-# A network may leave [0, 1] while it learns; no picture in [0, 1] or [-1, 1] strays this far, one in 0..255 does.
-IMAGE_LIMIT = 8.0
+# A network may leave [0, 1] while it learns, but only a picture in 0..255 strays this far.
+IMAGE_MARGIN = 8.0
 # Resizing overshoots by a tenth or so; a reference in [-1, 1] goes further.
 REFERENCE_MARGIN = 0.25
 
@@ -53,9 +53,9 @@ class Loss(nn.Module):
         metric = self.metric
         image, reference = metric.check(image, reference)
         if self._checks_range(image):
-            metric.check_range(image, "image", -IMAGE_LIMIT, IMAGE_LIMIT)
+            metric.check_range(image, "image", IMAGE_MARGIN)
             if isinstance(reference, Tensor):
-                metric.check_range(reference, "reference", -REFERENCE_MARGIN, 1 + REFERENCE_MARGIN)
+                metric.check_range(reference, "reference", REFERENCE_MARGIN)
         mean = metric.score(image, reference).mean()
         lowest, highest = metric.score_range
         if metric.lower_is_better:
@@ -74,6 +74,7 @@ class Loss(nn.Module):
         return self
 
     def extra_repr(self) -> str:
+        """The judge's name and the weight."""
         return f"{self.metric.name}, weight={self.weight}"
 
 
@@ -103,7 +104,7 @@ class WeightedLoss(nn.Module):
         self._last: Tensor | None = None
 
     def forward(self, image: Tensor, reference: Any = None) -> Tensor:
-        """The weighted sum, a scalar. `reference` is a tensor, None, or a dict from term name to what that term takes."""
+        """The weighted sum, a scalar; `reference` is a tensor, None, or a dict from a term's name to what it takes."""
         values = torch.stack(
             [
                 self._value(term, image, reference[name] if isinstance(reference, dict) else reference)
@@ -137,6 +138,7 @@ class WeightedLoss(nn.Module):
         return cast(Tensor, term(image, reference)).float()
 
     def extra_repr(self) -> str:
+        """The terms' weights."""
         return ", ".join(f"{name}={weight:g}" for name, weight in zip(self.terms, self.weights.tolist(), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""The contract that every metric keeps, and the one place where its inputs are checked."""
+"""The contract that every metric keeps."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-# Float rounding of resizes and colour conversions stays far below this; 1.0001 does not.
-RANGE_TOLERANCE = 1e-5
+from .checks import RANGE_TOLERANCE, check_pair, check_picture, check_range
 
 
 class Encoded(NamedTuple):
@@ -67,9 +66,9 @@ class Metric(nn.Module, ABC):
             TypeError, ValueError: an input is not what the metric takes; the text says what came and the mend.
         """
         image, reference = self.check(image, reference)
-        self.check_range(image, "image", -RANGE_TOLERANCE, 1 + RANGE_TOLERANCE)
+        self.check_range(image, "image", RANGE_TOLERANCE)
         if isinstance(reference, Tensor):
-            self.check_range(reference, "reference", -RANGE_TOLERANCE, 1 + RANGE_TOLERANCE)
+            self.check_range(reference, "reference", RANGE_TOLERANCE)
         return self.score(image, reference)
 
     @abstractmethod
@@ -108,121 +107,35 @@ class Metric(nn.Module, ABC):
             raise ValueError(f"{self.name} compares with a reference, got none: call it as metric(image, reference).")
         if not self.full_reference and reference is not None:
             raise ValueError(f"{self.name} needs no reference, got one: call it as metric(image).")
-        image = self._check_picture(image, "image")
+        image = self.check_picture(image, "image")
         if isinstance(reference, Encoded):
-            self._check_encoded(image, reference)
+            if reference.metric != self._encoder():
+                raise ValueError(
+                    f"{self.name} takes references that it encoded itself ({self._encoder()}), got one of "
+                    f"{reference.metric}: encode it with this metric."
+                )
+            check_pair(self.name, image, reference.shape, reference.features[0].device, "encoded reference")
         elif reference is not None:
-            reference = self._check_picture(reference, "reference")
-            if reference.shape != image.shape:
-                raise ValueError(
-                    f"{self.name} takes an image and a reference of one shape, got {_shape(image)} and "
-                    f"{_shape(reference)}: crop or resize one of them, and repeat a shared reference for each image."
-                )
-            if reference.device != image.device:
-                raise ValueError(
-                    f"{self.name} takes both pictures on one device, got the image on {image.device} and the reference "
-                    f"on {reference.device}: move one with .to()."
-                )
+            reference = self.check_picture(reference, "reference")
+            check_pair(self.name, image, reference.shape, reference.device, "reference")
         return image, reference
 
-    def check_range(self, picture: Tensor, role: str, low: float, high: float) -> None:
-        """Raises ValueError unless every value lies in [low, high]. Stalls a GPU; inside a compiled graph it does not."""
-        picture = picture.detach()
-        if torch.compiler.is_compiling():
-            inside = ((picture >= low) & (picture <= high)).all()
-            torch._assert_async(
-                inside,
-                f"{self.name} takes {_a(role)} in [0, 1] without NaN, got other values: look at its range before the call.",
-            )
-            return
-        lowest, highest = (value.item() for value in picture.aminmax())
-        if low <= lowest and highest <= high:
-            return
-        if not (lowest == lowest and abs(lowest) < float("inf") and abs(highest) < float("inf")):
-            mend = "find where it became NaN or infinite before it is scored."
-        elif highest > 2:
-            mend = "divide by 255." if highest <= 256 and lowest >= 0 else "scale it to [0, 1] first."
-        elif lowest < -0.25:
-            mend = "if it lies in [-1, 1], use x / 2 + 0.5; if it overshoots, clamp it."
-        else:
-            mend = "clamp it with .clamp(0, 1)."
-        raise ValueError(
-            f"{self.name} takes {_a(role)} in [0, 1], got values from {lowest:.5g} to {highest:.5g}: {mend}"
-        )
-
-    def _check_picture(self, picture: Any, role: str) -> Tensor:
-        takes = f"{self.name} takes {_a(role)} of floats (N, 3, H, W) in [0, 1]"
-        if not isinstance(picture, Tensor):
-            raise TypeError(
-                f"{takes}, got {type(picture).__name__}: mdiqa_metric.read_image(path) makes one of a file."
-            )
-        if not picture.is_floating_point():
-            mend = "divide by 255." if picture.dtype == torch.uint8 else "convert it to float and scale it to [0, 1]."
-            raise TypeError(f"{takes}, got {picture.dtype}: {mend}")
-        if picture.ndim != 4:
-            mend = (
-                "add a batch dimension with image[None]." if picture.ndim == 3 else "make it a batch of RGB pictures."
-            )
-            raise ValueError(f"{takes}, got {picture.ndim} dimensions {_shape(picture)}: {mend}")
-        count, channels, height, width = picture.shape
-        if channels != 3:
-            if width == 3:
-                mend = "move the channels first with .permute(0, 3, 1, 2)."
-            elif channels == 1:
-                mend = "repeat a grey picture with .expand(-1, 3, -1, -1)."
-            elif channels == 4:
-                mend = "blend the alpha channel away first."
-            else:
-                mend = "pass three colour channels."
-            raise ValueError(f"{takes}, got {channels} channels {_shape(picture)}: {mend}")
-        if count == 0:
-            raise ValueError(f"{takes}, got an empty batch {_shape(picture)}: leave empty batches out.")
-        if min(height, width) < self.min_size:
-            raise ValueError(
-                f"{self.name} takes pictures from {self.min_size}x{self.min_size} pixels up, got {_a(role)} of "
-                f"{height}x{width}: use a larger picture or crop."
-            )
+    def check_picture(self, picture: Any, role: str) -> Tensor:
+        """One input in the dtype that `score` computes in, or an error; `role` names it there."""
         weight = next(self.parameters(), None)
         own = weight if weight is not None else next(self.buffers(), None)
-        if own is not None and picture.device != own.device:
-            raise ValueError(
-                f"{self.name} is on {own.device}, got {_a(role)} on {picture.device}: move one with .to(), as in "
-                f'metric.to("{picture.device}").'
-            )
-        if weight is None:
-            return picture if picture.dtype == torch.float64 else picture.float()
-        if picture.dtype == torch.float64 and weight.dtype != torch.float64:
-            raise TypeError(
-                f"{self.name} computes in {weight.dtype}, got {_a(role)} of torch.float64: use metric.double() or "
-                f"{role}.float()."
-            )
-        return picture.to(weight.dtype)
+        return check_picture(
+            self.name,
+            picture,
+            role,
+            self.min_size,
+            None if own is None else own.device,
+            None if weight is None else weight.dtype,
+        )
 
-    def _check_encoded(self, image: Tensor, reference: Encoded) -> None:
-        if reference.metric != self._encoder():
-            raise ValueError(
-                f"{self.name} takes references that it encoded itself ({self._encoder()}), got one of "
-                f"{reference.metric}: encode it with this metric."
-            )
-        if tuple(reference.shape) != tuple(image.shape):
-            raise ValueError(
-                f"{self.name} takes an image of its encoded reference's shape {tuple(reference.shape)}, got "
-                f"{_shape(image)}: encode the reference of this batch."
-            )
-        feature = reference.features[0]
-        if feature.device != image.device:
-            raise ValueError(
-                f"{self.name} takes both on one device, got the image on {image.device} and the encoded reference on "
-                f"{feature.device}: move it with .to()."
-            )
+    def check_range(self, picture: Tensor, role: str, margin: float) -> None:
+        """ValueError unless every value lies within `margin` of [0, 1]. It stalls a GPU, but no compiled graph."""
+        check_range(self.name, picture.detach(), role, margin)
 
     def _encoder(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"
-
-
-def _shape(picture: Tensor) -> tuple[int, ...]:
-    return tuple(picture.shape)
-
-
-def _a(role: str) -> str:
-    return f"an {role}" if role == "image" else f"a {role}"

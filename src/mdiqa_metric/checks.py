@@ -1,0 +1,104 @@
+"""The one place where inputs are checked; every error says what a metric takes, what came, and the mend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Float rounding of resizes and colour conversions stays far below this; 1.0001 does not.
+RANGE_TOLERANCE = 1e-5
+
+
+def check_picture(
+    name: str, picture: Any, role: str, min_size: int, device: torch.device | None, dtype: torch.dtype | None
+) -> Tensor:
+    """The picture in the dtype to compute in: the weights' `dtype`, or at least float32 where there are none.
+
+    Raises:
+        TypeError: it is no float tensor, or float64 where the weights are not.
+        ValueError: it is not (N, 3, H, W) with N > 0, smaller than `min_size`, or not on the metric's `device`.
+    """
+    takes = f"{name} takes {_a(role)} of floats (N, 3, H, W) in [0, 1]"
+    if not isinstance(picture, Tensor):
+        raise TypeError(f"{takes}, got {type(picture).__name__}: mdiqa_metric.read_image(path) makes one of a file.")
+    if not picture.is_floating_point():
+        mend = "divide by 255." if picture.dtype == torch.uint8 else "convert it to float and scale it to [0, 1]."
+        raise TypeError(f"{takes}, got {picture.dtype}: {mend}")
+    shape = tuple(picture.shape)
+    if picture.ndim != 4:
+        mend = "add a batch dimension with image[None]." if picture.ndim == 3 else "make it a batch of RGB pictures."
+        raise ValueError(f"{takes}, got {picture.ndim} dimensions {shape}: {mend}")
+    if shape[1] != 3:
+        if shape[3] == 3:
+            mend = "move the channels first with .permute(0, 3, 1, 2)."
+        elif shape[1] == 1:
+            mend = "repeat a grey picture with .expand(-1, 3, -1, -1)."
+        elif shape[1] == 4:
+            mend = "blend the alpha channel away first."
+        else:
+            mend = "pass three colour channels."
+        raise ValueError(f"{takes}, got {shape[1]} channels {shape}: {mend}")
+    if shape[0] == 0:
+        raise ValueError(f"{takes}, got an empty batch {shape}: leave empty batches out.")
+    if min(shape[2:]) < min_size:
+        raise ValueError(
+            f"{name} takes pictures from {min_size}x{min_size} pixels up, got {_a(role)} of {shape[2]}x{shape[3]}: "
+            "use a larger picture or crop."
+        )
+    if device is not None and picture.device != device:
+        raise ValueError(
+            f'{name} is on {device}, got {_a(role)} on {picture.device}: move one, as in metric.to("{picture.device}").'
+        )
+    if dtype is None:
+        return picture if picture.dtype == torch.float64 else picture.float()
+    if picture.dtype == torch.float64 and dtype != torch.float64:
+        raise TypeError(
+            f"{name} computes in {dtype}, got {_a(role)} of torch.float64: use metric.double() or {role}.float()."
+        )
+    return picture.to(dtype)
+
+
+def check_pair(name: str, image: Tensor, shape: Sequence[int], device: torch.device, role: str) -> None:
+    """ValueError unless a reference of that shape and device (or its encoded form) can be compared with the image."""
+    if tuple(image.shape) != tuple(shape):
+        raise ValueError(
+            f"{name} takes an image and {_a(role)} of one shape, got {tuple(image.shape)} and {tuple(shape)}: crop or "
+            "resize one of them, and repeat a shared reference for each image."
+        )
+    if image.device != device:
+        raise ValueError(
+            f"{name} takes both on one device, got the image on {image.device} and the {role} on {device}: move one "
+            "with .to()."
+        )
+
+
+def check_range(name: str, picture: Tensor, role: str, margin: float) -> None:
+    """ValueError unless every value lies in [-margin, 1 + margin]; NaN does not.
+
+    Reading the extremes waits for the device. A compiled graph asserts on the device instead: RuntimeError.
+    """
+    takes = f"{name} takes {_a(role)} in [0, 1]"
+    if torch.compiler.is_compiling():
+        inside = ((picture >= -margin) & (picture <= 1 + margin)).all()
+        torch._assert_async(inside, f"{takes}, without NaN; this one leaves it: look at its range before the call.")
+        return
+    lowest, highest = (value.item() for value in picture.aminmax())
+    if -margin <= lowest and highest <= 1 + margin:
+        return
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
+        mend = "find where it became NaN or infinite before it is scored."
+    elif highest > 2:
+        mend = "divide by 255." if highest <= 256 and lowest >= 0 else "scale it to [0, 1] first."
+    elif lowest < -0.25:
+        mend = "if it lies in [-1, 1], use x / 2 + 0.5; if it overshoots, clamp it."
+    else:
+        mend = "clamp it with .clamp(0, 1)."
+    raise ValueError(f"{takes}, got values from {lowest:.5g} to {highest:.5g}: {mend}")
+
+
+def _a(role: str) -> str:
+    return f"a {role}" if role == "reference" else f"an {role}"
