@@ -28,7 +28,9 @@ class Restorer(nn.Module):
 def step_of(model, image, reference):
     """The body's gradients after two forward passes whose mean is trained, and the judge's fingerprint."""
     model.train()
-    ((model(image, reference) + model(image.flip(-1), None if reference is None else reference.flip(-1))) / 2).backward()
+    (
+        (model(image, reference) + model(image.flip(-1), None if reference is None else reference.flip(-1))) / 2
+    ).backward()
     bare = model.module if isinstance(model, DistributedDataParallel) else model
     return [weight.grad for weight in bare.body.parameters()], bare.loss.metric.fingerprint()
 

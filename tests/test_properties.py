@@ -80,7 +80,7 @@ def test_fingerprint_names_what_was_computed(row):
     if weights:
         other = copy.deepcopy(metric)
         with torch.no_grad():
-            next(other.parameters()).view(-1)[0] += 1
+            next(other.parameters())[0] += 1
         assert other.fingerprint() != line
 
 
@@ -295,7 +295,7 @@ def test_the_gradient_is_the_slope(row):
     gradient = gradient_of(loss, image, reference)
     directions = [torch.randn(image.shape, generator=torch.Generator().manual_seed(i)).double() for i in range(2)]
     for direction in (*directions, gradient / gradient.norm()):
-        step = 1e-6 / direction.abs().max()
+        step = 1e-7 / direction.abs().max()  # so short that hardly a ReLU or maximum changes sides
         ahead, behind = loss(image + step * direction, reference), loss(image - step * direction, reference)
         slope = (ahead - behind) / (2 * step)
         along = (gradient * direction).sum()
@@ -432,7 +432,7 @@ def test_an_encoded_reference_stands_for_the_picture_or_is_refused_with_a_reason
     torch.testing.assert_close(gradient_of(loss, image, encoded), gradient_of(loss, image, reference))
     moved = encoded.to("cpu", torch.float32)
     torch.testing.assert_close(loss(image, moved), loss(image, reference))
-    with pytest.raises(ValueError, match="encoded reference's shape"):
+    with pytest.raises(ValueError, match="of one shape"):
         metric(image[:1], encoded)
     with pytest.raises(ValueError, match="encode it with this metric"):
         metric(image, encoded._replace(metric="another"))

@@ -1,42 +1,132 @@
 """Makes the golden files that ../shared/golden does not have, from established packages run as they are.
 
-Needs scikit-image, and for the super-resolution papers' convention the source archive of BasicSR 1.4.2 (Apache-2.0),
-whose metrics module runs on numpy and OpenCV alone:
+Needs scikit-image, SciPy, pytorch-msssim 1.0.0 (MIT), and for the super-resolution papers' convention the source archive
+of BasicSR 1.4.2 (Apache-2.0), whose metrics module runs on numpy and OpenCV alone:
 
     pip download --no-deps --no-binary :all: basicsr==1.4.2 && tar xzf basicsr-1.4.2.tar.gz
-    pip install opencv-python-headless scikit-image
+    pip install opencv-python-headless scikit-image pytorch-msssim==1.0.0
     PYTHONPATH=basicsr-1.4.2 python -m tests.golden.make
+
+MS-SSIM is compared on sizes that halve without a rest: at odd edges every implementation does something else.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from tests.golden import golden
 
 SHAPES = ((1, 256, 256), (2, 384, 512), (3, 225, 333), (4, 256, 256), (5, 240, 320))
+EVEN_SHAPES = ((1, 256, 256), (2, 384, 512), (3, 224, 336), (4, 256, 256), (5, 240, 320))
 BT601 = np.array([0.299, 0.587, 0.114])
+RGB2GRAY = np.array([0.298936021293775, 0.587043074451121, 0.114020904255103])
+WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+
+Score = Callable[[np.ndarray, np.ndarray], float]
 
 
 def main() -> None:
     """Writes every file this script knows."""
+    ssim = "scikit-image structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1)"
+    msssim = "pytorch-msssim==1.0.0"
+    y, gray = "0.299 R + 0.587 G + 0.114 B, not rounded", "MATLAB's rgb2gray, rounded to 8 bits"
     write("psnr-y-studio", "basicsr==1.4.2 calculate_psnr(crop_border=4, test_y_channel=True)", basicsr("psnr"))
     write("ssim-y-studio", "basicsr==1.4.2 calculate_ssim(crop_border=4, test_y_channel=True)", basicsr("ssim"))
+    write("ssim-y-full", f"{ssim} of {y}", on(luma, skimage_ssim))
     write(
-        "ssim-y-full",
-        "scikit-image structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1)"
-        " of 0.299 R + 0.587 G + 0.114 B, not rounded",
-        skimage_ssim,
+        "ssim-y-full-downsample",
+        f"{ssim} of {y}, after scipy.ndimage.uniform_filter(mode='reflect') and every f-th pixel, f = round(min(H, W) / 256)",
+        on(luma, lambda x, y: skimage_ssim(downsampled(x), downsampled(y))),
+    )
+    write("ssim-rgb-full", f"{ssim}, the mean of R, G and B", skimage_rgb)
+    write("ssim-matlab", f"{ssim} of {gray}", on(gray_8bit, skimage_ssim))
+    write("ms-ssim-y-full", f"{msssim} ms_ssim of {y}, in float64", on(luma, msssim_product), EVEN_SHAPES)
+    write("ms-ssim-rgb", f"{msssim} ms_ssim in float64", msssim_product, EVEN_SHAPES)
+    write(
+        "ms-ssim-matlab",
+        f"{msssim}: its scales' contrast-structure and last SSIM of {gray}, summed with weights that sum to 1",
+        on(gray_8bit, msssim_sum),
+        EVEN_SHAPES,
     )
 
 
-def basicsr(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
+def on(convert: Callable[[np.ndarray], np.ndarray], score: Score) -> Score:
+    """The score of both pictures converted."""
+    return lambda image, reference: score(convert(image), convert(reference))
+
+
+def luma(picture: np.ndarray) -> np.ndarray:
+    """BT.601 luma (H, W) of (3, H, W)."""
+    return np.einsum("c,chw->hw", BT601, picture.astype(np.float64))
+
+
+def gray_8bit(picture: np.ndarray) -> np.ndarray:
+    """MATLAB's rgb2gray (H, W) of an 8-bit picture (3, H, W)."""
+    return np.round(np.einsum("c,chw->hw", RGB2GRAY, picture.astype(np.float64)) * 255) / 255
+
+
+def downsampled(plane: np.ndarray) -> np.ndarray:
+    """The plane (H, W) averaged over f x f and thinned out, as ssim.m does it."""
+    from scipy.ndimage import uniform_filter
+
+    factor = max(1, math.floor(min(plane.shape) / 256 + 0.5))
+    # MATLAB's window of even size reaches one further to the right and down than to the left and up
+    origin = 0 if factor % 2 else -1
+    return uniform_filter(plane, factor, mode="reflect", origin=origin)[::factor, ::factor]
+
+
+def skimage_ssim(image: np.ndarray, reference: np.ndarray) -> float:
+    """scikit-image's SSIM of two planes."""
+    from skimage.metrics import structural_similarity
+
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    return float(structural_similarity(image, reference, **options))
+
+
+def skimage_rgb(image: np.ndarray, reference: np.ndarray) -> float:
+    """The mean of scikit-image's SSIM of the three channels."""
+    pairs = zip(image.astype(np.float64), reference.astype(np.float64), strict=True)
+    return float(np.mean([skimage_ssim(*pair) for pair in pairs]))
+
+
+def msssim_product(image: np.ndarray, reference: np.ndarray) -> float:
+    """pytorch-msssim's MS-SSIM of planes (H, W) or (C, H, W)."""
+    from pytorch_msssim import ms_ssim
+
+    pair = [torch.from_numpy(x.astype(np.float64)).view(1, -1, *x.shape[-2:]) for x in (image, reference)]
+    window = _window().repeat(pair[0].shape[1], 1, 1, 1)
+    return float(ms_ssim(*pair, data_range=1.0, win=window))
+
+
+def msssim_sum(image: np.ndarray, reference: np.ndarray) -> float:
+    """The authors' weighted sum of the scales that pytorch-msssim computes, of planes (H, W)."""
+    from pytorch_msssim.ssim import _ssim
+
+    pair = [torch.from_numpy(x)[None, None] for x in (image, reference)]
+    total = 0.0
+    for scale, weight in enumerate(WEIGHTS):
+        if scale:
+            pair = [torch.nn.functional.avg_pool2d(x, 2) for x in pair]
+        similarity, structure = _ssim(*pair, data_range=1.0, win=_window(), size_average=False)
+        total += weight * float(similarity if scale == len(WEIGHTS) - 1 else structure)
+    return total / sum(WEIGHTS)
+
+
+def _window() -> torch.Tensor:
+    """The Gaussian in float64; the package makes its own in float32."""
+    taps = torch.exp(-((torch.arange(11, dtype=torch.float64) - 5) ** 2) / (2 * 1.5**2))
+    return (taps / taps.sum()).view(1, 1, 1, 11)
+
+
+def basicsr(name: str) -> Score:
     """BasicSR's metric of that name on 8-bit pictures with a border of 4."""
     package = types.ModuleType("basicsr")
     package.__path__ = [str(Path(path) / "basicsr") for path in sys.path if (Path(path) / "basicsr").is_dir()]
@@ -60,19 +150,10 @@ def basicsr(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
     return score
 
 
-def skimage_ssim(image: np.ndarray, reference: np.ndarray) -> float:
-    """scikit-image's SSIM of the unrounded luma."""
-    from skimage.metrics import structural_similarity
-
-    luma = [np.einsum("c,chw->hw", BT601, picture.astype(np.float64)) for picture in (image, reference)]
-    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
-    return float(structural_similarity(*luma, **options))
-
-
-def write(stem: str, reference: str, score: Callable[[np.ndarray, np.ndarray], float]) -> None:
+def write(stem: str, reference: str, score: Score, shapes: tuple[tuple[int, int, int], ...] = SHAPES) -> None:
     """One golden file: the scores of the five public pictures."""
     cases = []
-    for shape in SHAPES:
+    for shape in shapes:
         picture = dict(zip(("seed", "height", "width"), shape, strict=True))
         value = score(golden.degraded(*shape), golden.picture(*shape))
         cases.append({"picture": picture, "ref": picture, "options": {}, "score": value})

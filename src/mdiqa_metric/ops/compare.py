@@ -1,0 +1,159 @@
+"""How two pictures' feature maps are compared, in blocks that stay in a processor's cache and leave nothing behind.
+
+Written out, a comparison makes five to ten temporaries of the maps' size, and autograd keeps most of them. Here forward
+and backward walk the maps block by block and keep only the maps. Everything is computed in float32 or better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Values of one block: a megabyte of float32.
+BLOCK = 1 << 18
+# Added to a feature vector's norm; it is the authors' own, and some ST-LPIPS vectors are short enough to feel a larger.
+NORM_EPSILON = 1e-10
+
+
+def unit_distance(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """Mean over space of the weighted squared difference between unit feature vectors (Zhang et al., CVPR 2018).
+
+    Maps x and y (N, C, H, W) and a weight a channel (C,) -> (N,).
+    """
+    if weight.requires_grad or torch.compiler.is_compiling():
+        return _unit_distance(_rows(x), _rows(y), weight).mean(1)
+    return _UnitDistance.apply(_rows(x), _rows(y), weight)
+
+
+def moments(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Means of x and of y, the sum of their variances and the variance of their difference, over space.
+
+    Maps x and y (N, C, H, W) -> four (N, C). Equal maps have exactly no difference.
+    """
+    if torch.compiler.is_compiling():
+        return _moments(_rows(x), _rows(y))
+    return _Moments.apply(_rows(x), _rows(y))
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(N, C, H, W) as (N, H * W, C): a view of a channels_last or contiguous map."""
+    return x.flatten(2).mT
+
+
+def _blocks(x: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Slices of the samples and rows of x (N, P, C); a single one off the CPU, where launches cost more than memory."""
+    count, rows, channels = x.shape
+    if x.device.type != "cpu":
+        yield slice(None), slice(None)
+        return
+    samples, step = max(1, BLOCK // (rows * channels)), max(1, BLOCK // channels)
+    for sample in range(0, count, samples):
+        for row in range(0, rows, step):
+            yield slice(sample, sample + samples), slice(row, row + step)
+
+
+def _single(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _inverse_norm(x: Tensor) -> Tensor:
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return norm.sign() / (norm + NORM_EPSILON)  # where no feature is active there is no direction: no NaN, no gradient
+
+
+def _unit_difference(x: Tensor, y: Tensor, inverse: Tensor) -> Tensor:
+    return (x * inverse).addcmul_(y, _inverse_norm(y), value=-1)
+
+
+def _unit_distance(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """Distance of each row: (N, P, C) twice -> (N, P)."""
+    x, y = _single(x), _single(y)
+    return (_unit_difference(x, y, _inverse_norm(x)).square() * weight).sum(-1)
+
+
+def _unit_distance_gradient(x: Tensor, y: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """Gradient of each row's distance with respect to x (N, P, C), times `scale` (N, 1, 1)."""
+    x, y = _single(x), _single(y)
+    inverse = _inverse_norm(x)
+    outwards = _unit_difference(x, y, inverse).mul_(2 * weight)
+    along = (outwards * x).sum(-1, keepdim=True) * inverse.square()
+    return torch.addcmul(outwards, x, along, value=-1).mul_(inverse * scale)
+
+
+def _moments(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`moments` of rows (N, P, C)."""
+    x, y = _single(x), _single(y)
+    mean_x, mean_y = x.mean(1), y.mean(1)
+    x, y = x - mean_x[:, None], y - mean_y[:, None]
+    return mean_x, mean_y, (x.square() + y.square()).mean(1), (x - y).square().mean(1)
+
+
+def _fill(function: Callable[..., Tensor], x: Tensor, y: Tensor, *samples: Tensor) -> Tensor:
+    """`function(x, y, *samples)` like x (N, P, C), by blocks unless it is differentiated; `samples` are (N, ...)."""
+    if torch.is_grad_enabled():
+        return function(x, y, *samples).to(x.dtype)
+    filled = torch.empty_like(x)
+    for block in _blocks(x):
+        filled[block] = function(x[block], y[block], *(sample[block[0]] for sample in samples))
+    return filled
+
+
+class _UnitDistance(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        total = x.new_zeros(x.shape[0], dtype=torch.promote_types(x.dtype, torch.float32))
+        for block in _blocks(x):
+            total[block[0]] += _unit_distance(x[block], y[block], weight).sum(1)
+        return total / x.shape[1]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, weight = ctx.saved_tensors
+        gradient = gradient[:, None, None] / x.shape[1]
+
+        def rise(x: Tensor, y: Tensor, gradient: Tensor) -> Tensor:
+            return _unit_distance_gradient(x, y, weight, gradient)
+
+        need_x, need_y, _ = ctx.needs_input_grad
+        return _fill(rise, x, y, gradient) if need_x else None, _fill(rise, y, x, gradient) if need_y else None, None
+
+
+class _Moments(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        mean_x, mean_y = x.mean(1, dtype=dtype), y.mean(1, dtype=dtype)
+        both, difference = torch.zeros_like(mean_x), torch.zeros_like(mean_x)
+        for block in _blocks(x):
+            samples = block[0]
+            a, b = x[block] - mean_x[samples, None], y[block] - mean_y[samples, None]
+            both[samples] += (a.square() + b.square()).sum(1)
+            difference[samples] += (a - b).square().sum(1)
+        return mean_x, mean_y, both / x.shape[1], difference / x.shape[1]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*inputs, *output[:2])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, y, mean_x, mean_y = (row if row.ndim == 3 else row[:, None] for row in ctx.saved_tensors)
+        for_x, for_y, both, difference = (gradient[:, None] / x.shape[1] for gradient in gradients)
+
+        def rise(x: Tensor, y: Tensor, mean_x: Tensor, mean_y: Tensor, mean: Tensor, *rest: Tensor) -> Tensor:
+            both, difference = rest
+            x, y = x - mean_x, y - mean_y
+            return mean + 2 * (both * x + difference * (x - y))
+
+        need_x, need_y = ctx.needs_input_grad
+        return (
+            _fill(rise, x, y, mean_x, mean_y, for_x, both, difference) if need_x else None,
+            _fill(rise, y, x, mean_y, mean_x, for_y, both, difference) if need_y else None,
+        )

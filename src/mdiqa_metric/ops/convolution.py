@@ -1,0 +1,73 @@
+"""Convolutions of frozen networks: the gradient needs the weights and the signs of the outputs, not the inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, relu: bool) -> Tensor:
+    """`conv2d`, then ReLU where `relu`: (N, C, H, W) -> (N, D, H', W'), differentiable as often as one likes.
+
+    While the weights are frozen, backward keeps one byte an output with ReLU and nothing without, where autograd alone
+    keeps the input.
+    """
+    if torch.is_grad_enabled() and x.requires_grad and not weight.requires_grad and not torch.compiler.is_compiling():
+        return _FrozenConv.apply(x, weight, bias, stride, padding, relu)
+    x = F.conv2d(x, weight, bias, stride, padding)
+    return x.relu_() if relu else x
+
+
+class _FrozenConv(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, relu: bool) -> Tensor:
+        x = F.conv2d(x, weight, bias, stride, padding)
+        return x.relu_() if relu else x
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, _, ctx.stride, ctx.padding, relu = inputs
+        ctx.size = x.shape[-2:]
+        ctx.save_for_backward(weight, output > 0 if relu else None)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        weight, positive = ctx.saved_tensors
+        if positive is not None:
+            gradient = gradient * positive
+        with torch.autocast(gradient.device.type, enabled=False):
+            adjoint = _adjoint_in_blocks if weight.shape[1] < 8 and gradient.device.type == "cpu" else _adjoint
+            gradient = adjoint(gradient, weight.to(gradient.dtype), ctx.stride, ctx.padding, ctx.size)
+        return gradient, None, None, None, None, None
+
+
+def _adjoint(gradient: Tensor, weight: Tensor, stride: int, padding: int, size: tuple[int, int]) -> Tensor:
+    """The gradient with respect to a convolution's input of height and width `size`."""
+    covered = [
+        (out - 1) * stride + k - 2 * padding for out, k in zip(gradient.shape[-2:], weight.shape[-2:], strict=True)
+    ]
+    uncovered = [whole - part for whole, part in zip(size, covered, strict=True)]
+    return F.conv_transpose2d(gradient, weight, None, stride, padding, uncovered)
+
+
+def _adjoint_in_blocks(gradient: Tensor, weight: Tensor, stride: int, padding: int, size: tuple[int, int]) -> Tensor:
+    """The same for pictures, whose three channels would leave most of a vector register idle.
+
+    Each block of input pixels is worked out as so many more channels of one convolution over the gradient. With
+    i = block * q + r, input pixel i sees output o = block / stride * q + t through tap r + padding - stride * t.
+    """
+    block, kernel = max(stride, 2), weight.shape[-1]
+    step = block // stride
+    first, last = -((kernel - 1 - padding) // stride), (block - 1 + padding) // stride
+    pixel, output = torch.arange(block, device=weight.device), torch.arange(first, last + 1, device=weight.device)
+    tap = pixel[:, None] + padding - stride * output
+    tap = torch.where((tap >= 0) & (tap < kernel), tap, kernel)  # the zero that `pad` puts behind the last tap
+    weight = F.pad(weight, (0, 1, 0, 1))[:, :, tap][..., tap]  # (D, C, pixel, output, pixel, output)
+    weight = weight.permute(1, 2, 4, 0, 3, 5).flatten(0, 2)
+    blocks = [-(-whole // block) for whole in size]
+    after = [(n - 1) * step + last + 1 - out for n, out in zip(blocks, gradient.shape[-2:], strict=True)]
+    gradient = F.conv2d(F.pad(gradient, (-first, after[1], -first, after[0])), weight, None, step)
+    return F.pixel_shuffle(gradient, block)[..., : size[0], : size[1]]

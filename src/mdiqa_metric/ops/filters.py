@@ -1,0 +1,72 @@
+"""Filtering and resampling that metrics share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def gaussian_window(size: int, sigma: float, like: Tensor) -> Tensor:
+    """The Gaussian's `size` taps (size,), summing to 1, on the device and in the dtype of `like`.
+
+    Computed where it is used: a buffer would lose its digits in `metric.half()` and tie the metric to one device.
+    """
+    offsets = torch.arange(size, dtype=like.dtype, device=like.device) - (size - 1) / 2
+    taps = (-offsets.square() / (2 * sigma**2)).exp()
+    return taps / taps.sum()
+
+
+def filter_valid(maps: Tensor, taps: Tensor) -> Tensor:
+    """Maps (N, C, H, W) filtered by the outer product of taps (K,) with itself, without padding.
+
+    Returns:
+        (N, C, H - K + 1, W - K + 1).
+    """
+    return _filter(maps, taps, 0)
+
+
+def filter_full(maps: Tensor, taps: Tensor) -> Tensor:
+    """As `filter_valid`, but on all windows that touch the maps, zeros around them: its adjoint if taps are symmetric.
+
+    Returns:
+        (N, C, H + K - 1, W + K - 1).
+    """
+    return _filter(maps, taps, taps.shape[0] - 1)
+
+
+def _filter(maps: Tensor, taps: Tensor, padding: int) -> Tensor:
+    count, channels, height, width = maps.shape
+    planes = count * channels  # as channels of one picture, which CPU kernels take by the vector
+    rows = taps.view(1, 1, -1, 1).expand(planes, 1, -1, 1)
+    filtered = F.conv2d(maps.reshape(1, planes, height, width), rows, padding=(padding, 0), groups=planes)
+    filtered = F.conv2d(filtered, rows.transpose(-1, -2), padding=(0, padding), groups=planes)
+    return filtered.view(count, channels, *filtered.shape[-2:])
+
+
+def downsample_mean(image: Tensor, factor: int) -> Tensor:
+    """MATLAB's `imfilter(image, ones(factor) / factor^2, "symmetric")(1:factor:end, 1:factor:end)`.
+
+    Args:
+        image: (N, C, H, W), each side at least `factor`.
+        factor: 1 or more.
+
+    Returns:
+        (N, C, ceil(H / factor), ceil(W / factor)).
+    """
+    for dim in (-2, -1):
+        size = image.shape[dim]
+        before = (factor - 1) // 2
+        after = max(0, -(-size // factor) * factor - size - before)
+        image = _pad_symmetric(image, dim, before, after)
+    return F.avg_pool2d(image, factor)
+
+
+def _pad_symmetric(image: Tensor, dim: int, before: int, after: int) -> Tensor:
+    """The image continued along `dim` by its mirror, the edge pixel coming twice; F.pad has no such mode."""
+    parts = [image]
+    if before:
+        parts.insert(0, image.narrow(dim, 0, before).flip(dim))
+    if after:
+        parts.append(image.narrow(dim, image.shape[dim] - after, after).flip(dim))
+    return torch.cat(parts, dim) if len(parts) > 1 else image

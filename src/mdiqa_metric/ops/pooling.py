@@ -1,0 +1,131 @@
+"""Pooling that keeps at most its input for backward, which a comparison of the same map keeps anyway."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Under L2 pooling's root; it is the authors' own.
+EPSILON = 1e-12
+
+
+def max_pool(x: Tensor, size: int, stride: int, ceil_mode: bool = False) -> Tensor:
+    """`max_pool2d` of (N, C, H, W). Backward finds the maxima again rather than keep their 64-bit indices."""
+    if _records(x):
+        return _MaxPool.apply(x, size, stride, ceil_mode)
+    return F.max_pool2d(x, size, stride, ceil_mode=ceil_mode)
+
+
+def l2_pool(x: Tensor, window: Tensor) -> Tensor:
+    """Root of the sums of squares weighted by a 3 x 3 `window`, stride 2, padding 1: (N, C, H, W) -> (N, C, H', W').
+
+    Squares are taken in float32 or better, for they overflow float16. From "Geodesics of learned representations"
+    (Hénaff and Simoncelli, ICLR 2016), as DISTS uses it.
+    """
+    return _L2Pool.apply(x, window) if _records(x) else _l2_pool(x, window)
+
+
+def blur_pool(x: Tensor, window: Tensor) -> Tensor:
+    """Every second value after blurring with a 3 x 3 `window` over two reflected pixels a side.
+
+    (N, C, H, W) -> (N, C, H', W'), H' = (H + 1) // 2 + 1. From "Making convolutional networks shift-invariant again"
+    (Zhang, ICML 2019), with the wider padding of ST-LPIPS.
+    """
+    return _BlurPool.apply(x, window) if _records(x) else _blur_pool(x, window)
+
+
+def _records(x: Tensor) -> bool:
+    return torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling()
+
+
+def _single(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _l2_pool(x: Tensor, window: Tensor) -> Tensor:
+    squares = _single(x).square()
+    return (_weighted_sum(squares, window, padding=1) + EPSILON).sqrt().to(x.dtype)
+
+
+def _blur_pool(x: Tensor, window: Tensor) -> Tensor:
+    return _weighted_sum(F.pad(x, (2, 2, 2, 2), mode="reflect"), window, padding=0)
+
+
+def _weighted_sum(x: Tensor, window: Tensor, padding: int) -> Tensor:
+    channels = x.shape[1]
+    with torch.autocast(x.device.type, enabled=False):
+        return F.conv2d(x, window.to(x.dtype).expand(channels, 1, 3, 3), None, 2, padding, groups=channels)
+
+
+def _spread(gradient: Tensor, window: Tensor, padding: int, shape: tuple[int, ...]) -> Tensor:
+    """The adjoint of `_weighted_sum` of a map of `shape`."""
+    channels = gradient.shape[1]
+    uncovered = [size + 2 * padding - 2 * out - 1 for size, out in zip(shape[-2:], gradient.shape[-2:], strict=True)]
+    weight = window.to(gradient.dtype).expand(channels, 1, 3, 3)
+    with torch.autocast(gradient.device.type, enabled=False):
+        return F.conv_transpose2d(gradient, weight, None, 2, padding, uncovered, channels)
+
+
+class _MaxPool(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, size: int, stride: int, ceil_mode: bool) -> Tensor:
+        return F.max_pool2d(x, size, stride, ceil_mode=ceil_mode)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, ctx.size, ctx.stride, ctx.ceil_mode = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x = ctx.saved_tensors[0].detach()
+        size, stride = [ctx.size] * 2, [ctx.stride] * 2
+        _, indices = F.max_pool2d(x, size, stride, ceil_mode=ctx.ceil_mode, return_indices=True)
+        gradient = torch.ops.aten.max_pool2d_with_indices_backward(
+            gradient, x, size, stride, [0, 0], [1, 1], ctx.ceil_mode, indices
+        )
+        return gradient, None, None, None
+
+
+class _L2Pool(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, window: Tensor) -> Tensor:
+        return _l2_pool(x, window)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, window = inputs
+        ctx.save_for_backward(x, window, output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None]:
+        x, window, output = ctx.saved_tensors
+        share = _single(gradient) / _single(output).clamp_min(EPSILON**0.5)
+        gradient = _spread(share, window, 1, x.shape) * x
+        return gradient.to(x.dtype), None
+
+
+class _BlurPool(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, window: Tensor) -> Tensor:
+        return _blur_pool(x, window)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, window = inputs
+        ctx.shape, ctx.dtype = x.shape, x.dtype
+        ctx.save_for_backward(window)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None]:
+        (window,) = ctx.saved_tensors
+        shape = ctx.shape
+        padded = (*shape[:2], shape[2] + 4, shape[3] + 4)
+        gradient = _spread(
+            _single(gradient), window, 0, padded
+        )  # half-precision depthwise transposes are slow on a CPU
+        stand_in = gradient.new_empty(1).expand(shape)  # only its shape is read
+        return torch.ops.aten.reflection_pad2d_backward(gradient, stand_in, [2, 2, 2, 2]).to(ctx.dtype), None

@@ -1,0 +1,38 @@
+"""Where cores that subtract large numbers get their precision from."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorates a function of tensors that must not compute in half precision.
+
+    Positional tensors in float16 or bfloat16 come as float32, float32 and float64 as they are; autocast is off inside
+    for the device of the first of them. Gradients flow back through the conversion.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        device = next(value.device.type for value in args if isinstance(value, Tensor))
+        raised: Any = [_raised(value) for value in args]
+        if not torch.amp.is_autocast_available(device):
+            return function(*raised, **kwargs)
+        with torch.autocast(device, enabled=False):
+            return function(*raised, **kwargs)
+
+    return cast("Callable[P, R]", wrapped)
+
+
+def _raised(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
+        return value.float()
+    return value

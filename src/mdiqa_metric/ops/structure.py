@@ -1,0 +1,111 @@
+"""The core of SSIM and MS-SSIM: how luminance, contrast and structure agree in each 11x11 window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .filters import filter_full, filter_valid, gaussian_window
+from .precision import full_precision
+
+WINDOW_SIZE = 11
+WINDOW_SIGMA = 1.5
+# (K1 L)^2 and (K2 L)^2 of the papers, for values in [0, 1].
+C1 = 0.01**2
+C2 = 0.03**2
+
+
+@full_precision
+def structure(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """The luminance and the contrast-structure map of a pair (Wang et al., TIP 2004, equations 6 and 10 with C3 = C2 / 2).
+
+    Both are written through the pair's sum s and difference d, as one minus a quotient that vanishes with d: luminance
+    is `1 - 2 E[d]^2 / (E[s]^2 + E[d]^2 + 2 C1)`, contrast-structure `1 - 2 var(d) / (var(s) + var(d) + 2 C2)`. So equal
+    windows give exactly 1, none gives more, and float32 suffices.
+
+    Args:
+        image, reference: (N, C, H, W) in [0, 1], each side at least 11 pixels. Gradients flow to both, once: there is
+            no second derivative.
+
+    Returns:
+        Two maps (N, C, H - 10, W - 10), in at least float32: luminance in [0, 1], contrast-structure in [-1, 1].
+    """
+    return _Structure.apply(image, reference)
+
+
+class _Structure(torch.autograd.Function):
+    """`structure` with its gradient by hand, which keeps 4 maps for it where autograd keeps 20."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        pair = torch.cat([image + reference, image - reference], 1)
+        # A variance does not change with the origin, but E[x^2] - E[x]^2 loses its digits far from it.
+        origin = pair.mean((-2, -1), keepdim=True)
+        pair -= origin
+        moments = filter_valid(torch.cat([pair, pair.square()], 1), _window(image))
+        means, variances = moments.chunk(2, 1)
+        variances.addcmul_(means, means, value=-1).clamp_(min=0)  # in place of the mean squares
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(image, reference, origin, moments)
+        return _agreement((means + origin).square_(), C1), _agreement(variances, C2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, luminance: Tensor | None, contrast_structure: Tensor | None) -> tuple[Tensor | None, ...]:
+        return _slopes(*ctx.saved_tensors, luminance, contrast_structure, ctx.needs_input_grad)
+
+
+@full_precision  # backward may be called under autocast
+def _slopes(
+    image: Tensor,
+    reference: Tensor,
+    origin: Tensor,
+    moments: Tensor,
+    luminance: Tensor | None,
+    contrast_structure: Tensor | None,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor | None, ...]:
+    sum_origin, difference_origin = origin.chunk(2, 1)
+    sum_mean, difference_mean, sum_variance, difference_variance = moments.chunk(4, 1)
+    if contrast_structure is None:
+        contrast_structure = torch.zeros_like(sum_mean)
+    of_squares = _agreement_slopes(contrast_structure, sum_variance, difference_variance, C2)
+    of_sum, of_difference = -2 * sum_mean * of_squares[0], -2 * difference_mean * of_squares[1]
+    if luminance is not None:
+        sum_mean, difference_mean = sum_mean + sum_origin, difference_mean + difference_origin
+        slopes = _agreement_slopes(luminance, sum_mean.square(), difference_mean.square(), C1)
+        of_sum.addcmul_(sum_mean, slopes[0], value=2)
+        of_difference.addcmul_(difference_mean, slopes[1], value=2)
+    # Each input has its own way through the means; the way through the mean squares is shared but for a sign.
+    through_means = [of_sum + of_difference] if wanted[0] else []
+    through_means += [of_sum - of_difference] if wanted[1] else []
+    # The window is symmetric, so the full convolution is the filter's adjoint.
+    spread = filter_full(torch.cat([*of_squares, *through_means], 1), _window(image))
+    of_sum_square, of_difference_square, *through_means = spread.split(image.shape[1], 1)
+    through_sum = (image + reference).sub_(sum_origin).mul_(of_sum_square)
+    through_difference = (image - reference).sub_(difference_origin).mul_(of_difference_square)
+    of_image = (through_sum + through_difference).mul_(2).add_(through_means[0]) if wanted[0] else None
+    of_reference = (through_sum - through_difference).mul_(2).add_(through_means[-1]) if wanted[1] else None
+    return of_image, of_reference
+
+
+def _window(like: Tensor) -> Tensor:
+    return gaussian_window(WINDOW_SIZE, WINDOW_SIGMA, like)
+
+
+def _agreement(energies: Tensor, stabilizer: float) -> Tensor:
+    """`1 - 2 d / (s + d + 2 stabilizer)` of the energies (s, d) of sum and difference."""
+    of_sum, of_difference = energies.chunk(2, 1)
+    return of_difference.div((of_sum + of_difference).add_(2 * stabilizer)).mul_(-2).add_(1)
+
+
+def _agreement_slopes(
+    gradient: Tensor, of_sum: Tensor, of_difference: Tensor, stabilizer: float
+) -> tuple[Tensor, Tensor]:
+    """The gradients with respect to s and d, from that with respect to their agreement."""
+    whole = (of_sum + of_difference).add_(2 * stabilizer)
+    common = (2 * gradient).div_(whole).div_(whole)
+    return common * of_difference, (of_sum + 2 * stabilizer).mul_(common).neg_()
