@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import torch
@@ -22,18 +23,19 @@ class MSSSIM(Metric):
     """Multi-scale structural similarity (Wang, Simoncelli, Bovik, Asilomar 2003): 1 where both pictures are equal.
 
     Mean contrast-structure of five scales, halved each time, and mean SSIM of the coarsest, each to the power of its
-    weight, multiplied; a scale whose mean is not positive makes the score 0. Three channels are scored apart and averaged.
+    weight, multiplied; a scale whose mean is not positive makes the score 0. Three channels are scored apart, then
+    averaged.
 
     Args:
         channel: "y-full", BT.601 luma in [0, 1]; "rgb"; "y-studio", MATLAB's rgb2ycbcr luma in 16..235; or "gray",
-            MATLAB's rgb2gray of 8-bit pictures, rounded to 8 bits.
-        convention: "paper", the above, halving as the authors' msssim.m does (mirrored at an odd edge); "weighted-sum",
-            the same program's other method, which the authors' printed TID2013 digits are made with (on "gray"): the
-            scales are summed with weights that sum to 1, up to 5e-3 more than the product; or "pyiqa", for numbers to
-            set beside that library's: it rounds the channel to 8 bits, takes negative contrast-structure for 0, and
-            frames odd sizes with zeros before it halves them.
+            MATLAB's rgb2gray rounded to 8 bits.
+        convention: "paper", the above, halved as the authors' program does, with the mirror at an odd edge;
+            "weighted-sum", its other method: the scales are summed, with weights that sum to 1, which on "gray" gives
+            the digits printed for TID2013, up to 5e-3 above the product; or "pyiqa", for numbers to set beside that
+            library's: it rounds the channel to 8 bits, takes negative contrast-structure for 0, and frames odd sizes
+            with zeros before it halves them.
 
-    Rounding leaves no honest gradient: such a metric is refused by `Loss`, though autograd passes straight through it.
+    Rounding leaves no honest gradient: `Loss` refuses such a metric, though autograd passes straight through it.
 
     Raises:
         ValueError: an unknown channel or convention.
@@ -74,12 +76,10 @@ class MSSSIM(Metric):
                 similarity = luminance * similarity
             means.append(similarity.mean((-2, -1)))
         if self.convention == "weighted-sum":
-            weighted = sum(weight * mean for weight, mean in zip(WEIGHTS, means, strict=True))
-            return weighted.mean(1) / sum(WEIGHTS)
-        product = _power(means[0], WEIGHTS[0])
-        for mean, weight in zip(means[1:], WEIGHTS[1:], strict=True):
-            product = product * _power(mean, weight)
-        return product.mean(1)
+            weighted = [weight * mean / sum(WEIGHTS) for weight, mean in zip(WEIGHTS, means, strict=True)]
+            return functools.reduce(torch.add, weighted).mean(1)
+        powers = [_power(mean, weight) for weight, mean in zip(WEIGHTS, means, strict=True)]
+        return functools.reduce(torch.mul, powers).mean(1)
 
     def _prepare(self, picture: Tensor) -> Tensor:
         picture = CHANNELS[self.channel].convert(picture)

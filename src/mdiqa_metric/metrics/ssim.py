@@ -21,16 +21,16 @@ class SSIM(Metric):
 
     Args:
         channel: "y-full", BT.601 luma in [0, 1]; "rgb"; "y-studio", MATLAB's rgb2ycbcr luma in 16..235 that
-            super-resolution papers score; or "gray", MATLAB's rgb2gray of 8-bit pictures, rounded to 8 bits as the
-            authors' program sees it: it gives their digits, where unrounded luma is off by up to 1e-3.
+            super-resolution papers score; or "gray", MATLAB's rgb2gray rounded to 8 bits, which gives the digits that
+            the authors' program prints on TID2013, where unrounded luma is off by up to 1.3e-3.
         border: pixels cut from each side first, in super-resolution papers the scale factor.
-        downsample: whether to average the picture down by max(1, round(min(H, W) / 256)) first, as the authors' page
-            suggests and their later ssim.m does.
+        downsample: whether the picture is first averaged down by max(1, round(min(H, W) / 256)), as the authors advise
+            and their ssim.m does: mirrored at the borders, halves rounded up.
         convention: "paper", the formula as published; or "pyiqa", for numbers to set beside that library's: it rounds
-            the channel to 8 bits, takes negative contrast-structure for 0 (up to 4e-4 more on noisy pictures), and
-            downsamples without the rest that `factor` leaves over at the right and the bottom.
+            the channel to 8 bits, takes negative contrast-structure for 0 (up to 8e-4 more on the same pictures), and
+            downsamples without the rest that the factor leaves at the right and the bottom.
 
-    Rounding leaves no honest gradient: such a metric is refused by `Loss`, though autograd passes straight through it.
+    Rounding leaves no honest gradient: `Loss` refuses such a metric, though autograd passes straight through it.
 
     Raises:
         ValueError: an unknown channel or convention, or a negative border.

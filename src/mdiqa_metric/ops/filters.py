@@ -17,31 +17,20 @@ def gaussian_window(size: int, sigma: float, like: Tensor) -> Tensor:
     return taps / taps.sum()
 
 
-def filter_valid(maps: Tensor, taps: Tensor) -> Tensor:
-    """Maps (N, C, H, W) filtered by the outer product of taps (K,) with itself, without padding.
+def filter_separable(maps: Tensor, taps: Tensor, padding: int = 0) -> Tensor:
+    """Maps (N, C, H, W), framed by `padding` zeros, filtered by the outer product of taps (K,) with itself.
+
+    With symmetric taps, a padding of K - 1 is the adjoint of no padding.
 
     Returns:
-        (N, C, H - K + 1, W - K + 1).
+        (N, C, H + 2 padding - K + 1, W + 2 padding - K + 1).
     """
-    return _filter(maps, taps, 0)
-
-
-def filter_full(maps: Tensor, taps: Tensor) -> Tensor:
-    """As `filter_valid`, but on all windows that touch the maps, zeros around them: its adjoint if taps are symmetric.
-
-    Returns:
-        (N, C, H + K - 1, W + K - 1).
-    """
-    return _filter(maps, taps, taps.shape[0] - 1)
-
-
-def _filter(maps: Tensor, taps: Tensor, padding: int) -> Tensor:
     count, channels, height, width = maps.shape
     planes = count * channels  # as channels of one picture, which CPU kernels take by the vector
     rows = taps.view(1, 1, -1, 1).expand(planes, 1, -1, 1)
-    filtered = F.conv2d(maps.reshape(1, planes, height, width), rows, padding=(padding, 0), groups=planes)
-    filtered = F.conv2d(filtered, rows.transpose(-1, -2), padding=(0, padding), groups=planes)
-    return filtered.view(count, channels, *filtered.shape[-2:])
+    maps = F.conv2d(maps.reshape(1, planes, height, width), rows, padding=(padding, 0), groups=planes)
+    maps = F.conv2d(maps, rows.transpose(-1, -2), padding=(0, padding), groups=planes)
+    return maps.view(count, channels, *maps.shape[-2:])
 
 
 def downsample_mean(image: Tensor, factor: int) -> Tensor:

@@ -20,7 +20,7 @@ C2 = 0.03**2
 
 @full_precision
 def structure(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """The luminance and the contrast-structure map of a pair (Wang et al., TIP 2004, equations 6 and 10 with C3 = C2 / 2).
+    """The luminance and the contrast-structure map of a pair (Wang et al., TIP 2004, equations 6 to 13).
 
     Both are written through the pair's sum s and difference d, as one minus a quotient that vanishes with d: luminance
     is `1 - 2 E[d]^2 / (E[s]^2 + E[d]^2 + 2 C1)`, contrast-structure `1 - 2 var(d) / (var(s) + var(d) + 2 C2)`. So equal
@@ -55,7 +55,8 @@ class _Structure(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, luminance: Tensor | None, contrast_structure: Tensor | None) -> tuple[Tensor | None, ...]:
-        return _slopes(*ctx.saved_tensors, luminance, contrast_structure, ctx.needs_input_grad)
+        image, reference, origin, moments = ctx.saved_tensors
+        return _slopes(image, reference, origin, moments, luminance, contrast_structure, ctx.needs_input_grad)
 
 
 @full_precision  # backward may be called under autocast

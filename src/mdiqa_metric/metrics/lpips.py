@@ -1,0 +1,74 @@
+"""LPIPS: learned perceptual image patch similarity."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..backbones import CHANNELS, LPIPS_SCALE, LPIPS_SHIFT, published, torchvision_trunk
+from ..checks import RANGE_TOLERANCE
+from ..metric import Encoded, Metric
+from ..ops.compare import unit_distance
+
+# torchvision's name of each trunk, and the least size whose last map is not empty.
+NETS = {"alex": ("alexnet", 31), "vgg": ("vgg16", 16), "squeeze": ("squeezenet1_1", 17)}
+
+
+class LPIPS(Metric):
+    """Weighted distance between the unit feature vectors of an ImageNet trunk, in [0, inf), 0 where pictures are equal.
+
+    From "The unreasonable effectiveness of deep features as a perceptual metric" (Zhang et al., CVPR 2018). Its authors
+    recommend AlexNet for measuring and VGG as a loss.
+
+    Args:
+        net: the trunk: "alex", "vgg" or "squeeze".
+        version: "0.1", or "0.0" of the first preprint, with other heads and without normalising by ImageNet's colours.
+
+    Raises:
+        ValueError: an unknown net or version.
+    """
+
+    full_reference = True
+    lower_is_better = True
+    score_range = (0.0, math.inf)
+
+    def __init__(self, net: Literal["alex", "vgg", "squeeze"] = "alex", version: Literal["0.1", "0.0"] = "0.1") -> None:
+        super().__init__()
+        if net not in NETS:
+            raise ValueError(f'LPIPS takes net "alex", "vgg" or "squeeze", got {net!r}.')
+        if version not in ("0.1", "0.0"):
+            raise ValueError(f'LPIPS takes version "0.1" or "0.0", got {version!r}.')
+        self.net, self.version = net, version
+        name, self.min_size = NETS[net]
+        shift, scale = (LPIPS_SHIFT, LPIPS_SCALE) if version == "0.1" else ((0.0,) * 3, (1.0,) * 3)
+        self.trunk = torchvision_trunk(name, shift, scale)
+        self.heads = nn.ParameterList(torch.full((1, width, 1, 1), 1 / width) for width in CHANNELS[name])
+
+    def score(self, image: Tensor, reference: Tensor | Encoded) -> Tensor:
+        """Scores (N,)."""
+        references = reference.features if isinstance(reference, Encoded) else self.trunk.walk(2 * reference - 1)
+        maps = zip(self.trunk.walk(2 * image - 1), references, self.heads, strict=True)
+        return torch.stack([unit_distance(x, y, head.flatten()) for x, y, head in maps]).sum(0)
+
+    @torch.no_grad()
+    def encode(self, reference: Tensor) -> Encoded:
+        """The trunk's maps of references (N, 3, H, W) in [0, 1]."""
+        reference = self.check_picture(reference, "reference")
+        self.check_range(reference, "reference", RANGE_TOLERANCE)
+        return Encoded(self.trunk(2 * reference - 1), tuple(reference.shape), self._encoder())
+
+    @classmethod
+    def from_published(cls, part: str, state: Any) -> dict[str, Tensor]:
+        """Our keys for torchvision's file ("trunk"), the authors' heads ("heads") or their whole module ("")."""
+        if part == "trunk":
+            return {key: value for key, value in state.items() if not key.startswith("classifier.")}
+        prefix = "" if part == "heads" else "heads."
+        names = {r"net\.slice\d\.(.+)": r"trunk.features.\1", r"lins?\.?(\d)\.model\.1\.weight": rf"{prefix}\1"}
+        return published(state, names, {r"scaling_layer\.shift": LPIPS_SHIFT, r"scaling_layer\.scale": LPIPS_SCALE})
+
+    def extra_repr(self) -> str:
+        """The options, for `repr` and `fingerprint`."""
+        return f"net={self.net}, version={self.version}"
