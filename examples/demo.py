@@ -67,12 +67,9 @@ SPOILED: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 def embedded_metrics() -> list[str]:
     """The names whose weights, if any, lie in the package."""
-    tables = manifest()
-    return [
-        name
-        for name in mdiqa_metric.list_metrics()
-        if all(tables["files"][key]["where"] == "embedded" for key in tables["metrics"][name].get("weights", {}).values())
-    ]
+    metrics, files = manifest()["metrics"], manifest()["files"]
+    weights = {name: metrics[name].get("weights", {}).values() for name in mdiqa_metric.list_metrics()}
+    return [name for name, keys in weights.items() if all(files[key]["where"] == "embedded" for key in keys)]
 
 
 def main() -> None:
@@ -124,15 +121,15 @@ def write_table(path: Path, scores: dict[str, dict[tuple[str, str], float]]) -> 
 def show(scores: dict[str, dict[tuple[str, str], float]]) -> None:
     """Means over the photographs, a row a metric."""
     table = Table(title=f"Mean over {len(PHOTOGRAPHS)} photographs", title_justify="left", header_style="bold")
-    table.add_column("metric")
+    table.add_column("metric", no_wrap=True)
     table.add_column("better")
     for kind in SPOILED:
         table.add_column(kind, justify="right")
     for name, values in scores.items():
         lower = mdiqa_metric.create(name, weights=None).lower_is_better
         means = [np.mean([values[photograph, kind] for photograph in PHOTOGRAPHS]) for kind in SPOILED]
-        table.add_row(name, "lower" if lower else "higher", *(f"{mean:.4g}" for mean in means))
-    Console(width=max(120, Console().width)).print(table)
+        table.add_row(name, "lower" if lower else "higher", *(f"{round(mean, 6):.4g}" for mean in means))
+    Console(width=max(130, Console().width)).print(table)
 
 
 def draw(path: Path, pictures: dict[tuple[str, str], Tensor], scores: dict[str, dict[tuple[str, str], float]]) -> None:
@@ -145,7 +142,7 @@ def draw(path: Path, pictures: dict[tuple[str, str], Tensor], scores: dict[str, 
             crop = pictures[photograph, kind][0, :, top : top + 160, left : left + 160]
             axis.imshow(crop.permute(1, 2, 0).numpy())
             axis.set_title(kind, fontsize=9)
-            lines = [f"{name} {scores[name][photograph, kind]:.3g}" for name in SHOWN]
+            lines = [f"{name} {round(scores[name][photograph, kind], 6):.3g}" for name in SHOWN]
             axis.set_xlabel("\n".join(lines), fontsize=8)
             axis.set_xticks([])
             axis.set_yticks([])

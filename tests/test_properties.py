@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import math
 import pickle
 import random
@@ -191,8 +192,8 @@ def test_pictures_that_do_not_fit_are_refused(row):
     metric = metric_of(row)
     image, reference = pair_of(row)
     if metric.min_size > 1:
+        small = image[..., : metric.min_size - 1, :]
         with pytest.raises(ValueError, match=f"from {metric.min_size}x{metric.min_size} pixels up"):
-            small = image[..., : metric.min_size - 1, :]
             metric(small, small if metric.full_reference else None)
         least = image[..., : metric.min_size, : metric.min_size]
         assert metric(least, least if metric.full_reference else None).isfinite().all()
@@ -241,7 +242,7 @@ def test_the_loss_falls_towards_the_reference(row):
     image, reference = pair_of(row)
     values = [loss(torch.lerp(reference, image, share), reference) for share in (1.0, 0.5, 0.2, 0.0)]
     assert all(value.shape == () for value in values)
-    assert all(far > near for far, near in zip(values, values[1:], strict=False))
+    assert all(far > near for far, near in itertools.pairwise(values))
     if math.isfinite(metric.score_range[0 if metric.lower_is_better else 1]):
         assert abs(values[-1].item()) < 1e-4
 

@@ -1,7 +1,7 @@
 """Makes the golden files that ../shared/golden does not have, from established packages run as they are.
 
-Needs scikit-image, SciPy, pytorch-msssim 1.0.0 (MIT), and for the super-resolution papers' convention the source archive
-of BasicSR 1.4.2 (Apache-2.0), whose metrics module runs on numpy and OpenCV alone:
+Needs scikit-image, SciPy, pytorch-msssim 1.0.0 (MIT), and for the super-resolution papers' convention the source
+archive of BasicSR 1.4.2 (Apache-2.0), whose metrics module runs on numpy and OpenCV alone:
 
     pip download --no-deps --no-binary :all: basicsr==1.4.2 && tar xzf basicsr-1.4.2.tar.gz
     pip install opencv-python-headless scikit-image pytorch-msssim==1.0.0
@@ -43,7 +43,8 @@ def main() -> None:
     write("ssim-y-full", f"{ssim} of {y}", on(luma, skimage_ssim))
     write(
         "ssim-y-full-downsample",
-        f"{ssim} of {y}, after scipy.ndimage.uniform_filter(mode='reflect') and every f-th pixel, f = round(min(H, W) / 256)",
+        f"{ssim} of {y}, after scipy.ndimage.uniform_filter(mode='reflect') and every f-th pixel, "
+        "f = round(min(H, W) / 256)",
         on(luma, lambda x, y: skimage_ssim(downsampled(x), downsampled(y))),
     )
     write("ssim-rgb-full", f"{ssim}, the mean of R, G and B", skimage_rgb)
