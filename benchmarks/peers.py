@@ -1,27 +1,23 @@
 """Our metrics and the PyPI peers' as losses of the same function: what speed.py and memory.py measure.
 
-No pretrained trunk is fetched. Both sides get one set of random trunk weights through the loaders that they call anyway
-(`stand_in_weights`), and the published heads (LPIPS's linear layers, DISTS's alpha and beta, ST-LPIPS) out of the peers'
-own wheels. Time and memory of a convolution do not depend on the values; agreement of the scores is checked on them.
+No pretrained trunk is fetched. Both sides get one set of random trunk weights through the loaders that they call
+anyway (`stand_in_weights`), and the published heads (LPIPS's linear layers, DISTS's alpha and beta, all of ST-LPIPS)
+out of the peers' wheels. Time and memory of a convolution do not depend on the values; agreement is checked on them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import io
-import importlib.metadata
 import importlib.util
-import platform
+import io
 import shutil
-import subprocess
 import sys
 import tempfile
 import types
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +25,14 @@ import torch
 from torch import Tensor, nn
 
 import mdiqa_metric
+from mdiqa_metric import Loss
+from mdiqa_metric.weights import canonical, manifest, metric_class
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
-PACKAGES = ("lpips", "DISTS-pytorch", "piq", "piqa", "torchmetrics", "pyiqa", "stlpips-pytorch")
-TRUNKS = {"alexnet": "alexnet-owt-7be5be79.pth", "vgg16": "vgg16-397923af.pth", "squeezenet1_1": "squeezenet1_1-b8a52dc0.pth"}
+TRUNKS = {
+    "alexnet": "alexnet-owt-7be5be79.pth",
+    "vgg16": "vgg16-397923af.pth",
+    "squeezenet1_1": "squeezenet1_1-b8a52dc0.pth",
+}
 
 
 # What each side starts from ------------------------------------------------------------------------------------------
@@ -41,7 +40,7 @@ TRUNKS = {"alexnet": "alexnet-owt-7be5be79.pth", "vgg16": "vgg16-397923af.pth", 
 
 @functools.cache
 def trunk(name: str) -> dict[str, Tensor]:
-    """A torchvision state dict of random features; He's scale keeps every depth alive. The unused classifier is zero."""
+    """A torchvision state dict of random features, of He's scale so that every depth lives; the classifier is zero."""
     import torchvision
 
     with torch.device("meta"):
@@ -87,7 +86,11 @@ def stand_in_weights() -> Iterator[None]:
         setattr(module, name, replacement)
     try:
         # torchvision warns of `pretrained=True`, which peers still pass, and pyiqa tells of downloads
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -121,16 +124,6 @@ def _package(name: str) -> Path:
     return Path(spec.origin).parent
 
 
-def pictures(batch: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """An image and its reference: smooth random colour fields, and the same with texture and noise."""
-    generator = torch.Generator().manual_seed(1)
-    fields = torch.rand(batch, 3, size // 16, size // 16, generator=generator)
-    reference = nn.functional.interpolate(fields, (size, size), mode="bicubic").mul(0.6).add(0.2)
-    reference = (reference + 0.05 * torch.randn(reference.shape, generator=generator)).clamp(0, 1)
-    image = (reference + 0.05 * torch.randn(reference.shape, generator=generator)).clamp(0, 1)
-    return image.to(device), reference.to(device)
-
-
 # The peers -----------------------------------------------------------------------------------------------------------
 
 
@@ -140,7 +133,7 @@ class Peer(nn.Module):
     Frozen and in eval mode, which is the cheapest way to use it and not every peer's default.
     """
 
-    def __init__(self, call: Callable[[Tensor, Tensor], Tensor], metric: mdiqa_metric.Metric) -> None:
+    def __init__(self, call: Callable[[Tensor, Tensor], Tensor], metric: type[mdiqa_metric.Metric]) -> None:
         super().__init__()
         self.call = call  # registered as a submodule where it is one
         self.lower_is_better, self.score_range = metric.lower_is_better, metric.score_range
@@ -233,27 +226,173 @@ def _pyiqa(name: str, **options: Any) -> nn.Module:
 
 @dataclass(frozen=True)
 class Rival:
-    """A peer's way to one metric.
+    """A peer's way to one of our metrics.
 
     Attributes:
         build: makes it; run under `stand_in_weights`.
         tolerance: how far its loss may lie from ours, relatively, before the two count as different functions.
+        cosine: the least cosine between its gradient and ours.
         sizes: the picture sizes at which it computes the same function, None for all.
-        why: what is left of a difference, for the table.
+        slow: whether it takes more than ten times our time on a CPU, which then leaves its batches of 8 out.
+        note: where the two differ by design, in words.
     """
 
     build: Callable[[], Callable[..., Any]]
-    tolerance: float = 1e-3
+    tolerance: float = 1e-4
+    cosine: float = 0.999
     sizes: tuple[int, ...] | None = None
-    why: str = ""
+    slow: bool = False
+    note: str = ""
+
+    def disagreement(self, ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> str:
+        """Why two (loss, gradient to the image) pairs are not of one function; "" where they are."""
+        (value, gradient), (other, other_gradient) = ours, theirs
+        relative = abs(other.item() / value.item() - 1)
+        cosine = torch.cosine_similarity(gradient.flatten().double(), other_gradient.flatten().double(), 0).item()
+        if relative <= self.tolerance and cosine >= self.cosine:
+            return ""
+        return f"its loss is {relative:.1e} from ours ({self.tolerance:g} allowed), the gradients' cosine {cosine:.4f}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One of our metrics and the peers that compute the same function; the first is the one others are built on."""
+    """One of our metrics, by its name, and the peers that compute the same function; the first leads the tables."""
 
-    ours: Callable[[], mdiqa_metric.Metric]
+    name: str
     rivals: dict[str, Rival]
+    trunk: str | None = None  # the torchvision network whose random weights both sides get
+    encodes: bool = False  # whether our side has a trunk whose pass over the reference `encode` saves
+    heavy: bool = False  # tens of GFLOP at 256 px
+    options: dict[str, Any] = field(default_factory=dict)
     note: str = ""
-    heavy: bool = False  # VGG: minutes on a CPU
-    trunk: bool = field(default=False)
+
+    @property
+    def label(self) -> str:
+        """The name and the options, as a reader would write them in `create`."""
+        return ", ".join([self.name, *(f"{key}={value!r}" for key, value in self.options.items())])
+
+    def peers_at(self, size: int, batch: int, device: torch.device) -> list[str]:
+        """The peers that run a case; none where the case is left out.
+
+        On CUDA all that compute the same function there. A CPU thins the longest out: a heavy network leaves out 512 px
+        in batches of 8, four times the work for the same ratio, and beyond its first peer runs the smallest case only.
+        """
+        names = [name for name, rival in self.rivals.items() if rival.sizes is None or size in rival.sizes]
+        if device.type == "cuda":
+            return names
+        longest = (size, batch) == (512, 8)
+        if self.heavy and longest:
+            return []
+        if (longest and self.encodes) or (self.heavy and (size, batch) != (256, 1)):
+            names = names[:1]
+        return [name for name in names if batch == 1 or not self.rivals[name].slow]
+
+    def ours(self) -> Loss:
+        """Our side."""
+        weights: Any = {"trunk": trunk(self.trunk)} if self.trunk else "pretrained"
+        return Loss(mdiqa_metric.create(self.name, weights=weights, **self.options))
+
+    def peer(self, name: str) -> Peer:
+        """A peer's side; ModuleNotFoundError where it is not installed."""
+        with stand_in_weights():
+            return Peer(self.rivals[name].build(), metric_class(manifest()["metrics"][canonical(self.name)]["class"]))
+
+
+_ROUNDS = "rounds luma or colours to 1/255 first and works in float64"
+_REFLECTS = "pads by reflection, so its border differs"
+
+
+def _lpips_comparison(net: str, network: str, **more: Rival) -> Comparison:
+    rivals = {
+        "lpips": Rival(lambda: _lpips(net)),
+        "piqa": Rival(lambda: _piqa("LPIPS", network=net)),
+        "torchmetrics": Rival(lambda: _torchmetrics_lpips(net)),
+        "pyiqa": Rival(lambda: _pyiqa("lpips", net=net)),
+    }
+    return Comparison(f"lpips-{net}", rivals | more, trunk=network, encodes=True, heavy=net == "vgg")
+
+
+COMPARISONS = (
+    Comparison(
+        "psnr",
+        {
+            "piq": Rival(lambda: _piq("psnr")),
+            "piqa": Rival(lambda: _piqa("PSNR")),
+            "torchmetrics": Rival(lambda: _torchmetrics("peak_signal_noise_ratio", data_range=1.0, dim=(1, 2, 3))),
+            "pyiqa": Rival(lambda: _pyiqa("psnr")),
+        },
+        note="RGB, a picture at a time",
+    ),
+    Comparison(
+        "ssim-rgb",
+        {
+            "piq": Rival(lambda: _piq("ssim", downsample=False)),
+            "piqa": Rival(lambda: _piqa("SSIM")),
+            "torchmetrics": Rival(
+                lambda: _torchmetrics("structural_similarity_index_measure", data_range=1.0), 2e-2, 0.9, note=_REFLECTS
+            ),
+            "pyiqa": Rival(lambda: _pyiqa("ssimc"), 2e-3, 0.99, slow=True, note=_ROUNDS),
+        },
+        note="RGB, no downsampling",
+    ),
+    Comparison(
+        "ssim-rgb",
+        {
+            "piq": Rival(lambda: _piq("ssim")),
+            "pyiqa": Rival(lambda: _pyiqa("ssimc", downsample=True), 2e-3, 0.99, slow=True, note=_ROUNDS),
+        },
+        options={"downsample": True},
+        note="RGB, averaged down by round(side / 256) first: piq's default",
+    ),
+    Comparison(
+        "ssim-y-full",
+        {"pyiqa": Rival(lambda: _pyiqa("ssim"), 5e-3, 0.99, slow=True, note=_ROUNDS)},
+        note="BT.601 luma, no downsampling: of the peers, pyiqa alone scores luma",
+    ),
+    Comparison(
+        "ms-ssim-rgb",
+        {
+            "piq": Rival(lambda: _piq("multi_scale_ssim")),
+            "piqa": Rival(lambda: _piqa("MS_SSIM")),
+            "torchmetrics": Rival(
+                lambda: _torchmetrics("multiscale_structural_similarity_index_measure", data_range=1.0),
+                2e-2,
+                0.9,
+                note=_REFLECTS,
+            ),
+            "pyiqa": Rival(lambda: _pyiqa("ms_ssim", test_y_channel=False), 5e-3, 0.99, slow=True, note=_ROUNDS),
+        },
+        note="RGB; sizes that halve evenly, where all agree",
+    ),
+    Comparison(
+        "ms-ssim-y-full",
+        {"pyiqa": Rival(lambda: _pyiqa("ms_ssim"), 5e-3, 0.99, slow=True, note=_ROUNDS)},
+        note="BT.601 luma",
+    ),
+    _lpips_comparison("alex", "alexnet"),
+    _lpips_comparison("squeeze", "squeezenet1_1"),
+    _lpips_comparison("vgg", "vgg16", piq=Rival(lambda: _piq_network("LPIPS"))),
+    Comparison(
+        "stlpips-alex",
+        {
+            "stlpips-pytorch": Rival(lambda: _stlpips("alex")),
+            "pyiqa": Rival(lambda: _pyiqa("stlpips")),
+        },
+        encodes=True,
+        heavy=True,
+        note="its real weights",
+    ),
+    Comparison(
+        "dists",
+        {
+            "DISTS-pytorch": Rival(_dists),
+            "piq": Rival(lambda: _piq_network("DISTS"), sizes=(256,), note="resizes larger pictures to 256"),
+            "torchmetrics": Rival(_torchmetrics_dists),
+            "pyiqa": Rival(lambda: _pyiqa("dists")),
+        },
+        trunk="vgg16",
+        encodes=True,
+        heavy=True,
+        note="no resize; DISTS-pytorch with require_grad=True, without which most of its gradient is lost",
+    ),
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -160,9 +160,7 @@ def _lighten(network: nn.Module, pool: Callable[[], nn.Module] | None) -> None:
         setattr(network, name, made)
 
 
-def published(
-    state: Mapping[str, Tensor], names: Mapping[str, str], constants: Mapping[str, Any]
-) -> dict[str, Tensor]:
+def published(state: Mapping[str, Tensor], names: Mapping[str, str], constants: Mapping[str, Any]) -> dict[str, Tensor]:
     """A published state dict under our keys.
 
     Args:

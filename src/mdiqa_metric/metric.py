@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -76,11 +77,18 @@ class Metric(nn.Module, ABC):
         """Scores (N,) of checked inputs; `reference` is None without one, or an `Encoded` of this metric's own."""
 
     def encode(self, reference: Tensor) -> Encoded:
-        """The trunk's features of a reference, computed once and then passed in its place.
+        """References (N, 3, H, W) sent through the trunk once, to be passed in their place; no graph is kept.
 
         Raises:
-            TypeError: the metric has no trunk whose pass could be saved.
+            TypeError, ValueError: the metric does not take such a picture, or has no trunk whose pass could be saved.
         """
+        reference = self.check_picture(reference, "reference")
+        self.check_range(reference, "reference", RANGE_TOLERANCE)
+        with torch.no_grad():
+            return Encoded(tuple(self.features(reference)), tuple(reference.shape), self._encoder())
+
+    def features(self, picture: Tensor) -> Iterable[Tensor]:
+        """The maps that a metric on a trunk compares, each computed when it is asked for; written by those alone."""
         raise TypeError(f"{self.name} has no trunk, so there is nothing to encode: pass the reference picture itself.")
 
     @classmethod

@@ -35,7 +35,10 @@ Score = Callable[[np.ndarray, np.ndarray], float]
 
 def main() -> None:
     """Writes every file this script knows."""
-    ssim = "scikit-image structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1)"
+    ssim = (
+        "scikit-image structural_similarity(gaussian_weights=True, sigma=1.5, "
+        "use_sample_covariance=False, data_range=1)"
+    )
     msssim = "pytorch-msssim==1.0.0"
     y, gray = "0.299 R + 0.587 G + 0.114 B, not rounded", "MATLAB's rgb2gray, rounded to 8 bits"
     write("psnr-y-studio", "basicsr==1.4.2 calculate_psnr(crop_border=4, test_y_channel=True)", basicsr("psnr"))

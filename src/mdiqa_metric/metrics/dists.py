@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones import BINOMIAL, CHANNELS, IMAGENET_MEAN, IMAGENET_STD, L2Pool, published, torchvision_trunk
-from ..checks import RANGE_TOLERANCE
 from ..metric import Encoded, Metric
 from ..ops.compare import moments
 
@@ -48,26 +47,20 @@ class DISTS(Metric):
 
     def score(self, image: Tensor, reference: Tensor | Encoded) -> Tensor:
         """Scores (N,)."""
-        references = reference.features if isinstance(reference, Encoded) else self._maps(reference)
+        references = reference.features if isinstance(reference, Encoded) else self.features(reference)
         weights = torch.stack([self.heads["alpha"].flatten(), self.heads["beta"].flatten()])
         weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
-        maps = zip(self._maps(image), references, (weights / weights.sum()).split(WIDTHS, 1), strict=True)
+        maps = zip(self.features(image), references, (weights / weights.sum()).split(WIDTHS, 1), strict=True)
         return torch.stack([_difference(x, y, *weight) for x, y, weight in maps]).sum(0)
 
-    @torch.no_grad()
-    def encode(self, reference: Tensor) -> Encoded:
-        """The maps of references (N, 3, H, W) in [0, 1]."""
-        reference = self.check_picture(reference, "reference")
-        self.check_range(reference, "reference", RANGE_TOLERANCE)
-        return Encoded(tuple(self._maps(reference)), tuple(reference.shape), self._encoder())
-
-    def _maps(self, image: Tensor) -> Iterator[Tensor]:
-        shorter = min(image.shape[-2:])
+    def features(self, picture: Tensor) -> Iterator[Tensor]:
+        """The picture (N, 3, H, W) in [0, 1] itself, resized where it is to be, and the trunk's maps of it."""
+        shorter = min(picture.shape[-2:])
         if self.resizes and shorter > SIDE:
-            size = [SIDE * side // shorter for side in image.shape[-2:]]
-            image = F.interpolate(image, size, mode="bilinear", antialias=True)
-        yield image
-        yield from self.trunk.walk(image)
+            size = [SIDE * side // shorter for side in picture.shape[-2:]]
+            picture = F.interpolate(picture, size, mode="bilinear", antialias=True)
+        yield picture
+        yield from self.trunk.walk(picture)
 
     @classmethod
     def from_published(cls, part: str, state: Any) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -20,7 +21,6 @@ from ..backbones import (
     Trunk,
     published,
 )
-from ..checks import RANGE_TOLERANCE
 from ..metric import Encoded, Metric
 from ..ops.compare import unit_distance
 
@@ -52,16 +52,13 @@ class STLPIPS(Metric):
 
     def score(self, image: Tensor, reference: Tensor | Encoded) -> Tensor:
         """Scores (N,)."""
-        references = reference.features if isinstance(reference, Encoded) else self.trunk.walk(2 * reference - 1)
-        maps = zip(self.trunk.walk(2 * image - 1), references, self.heads, strict=True)
+        references = reference.features if isinstance(reference, Encoded) else self.features(reference)
+        maps = zip(self.features(image), references, self.heads, strict=True)
         return torch.stack([unit_distance(x, y, head.flatten()) for x, y, head in maps]).sum(0)
 
-    @torch.no_grad()
-    def encode(self, reference: Tensor) -> Encoded:
-        """The trunk's maps of references (N, 3, H, W) in [0, 1]."""
-        reference = self.check_picture(reference, "reference")
-        self.check_range(reference, "reference", RANGE_TOLERANCE)
-        return Encoded(self.trunk(2 * reference - 1), tuple(reference.shape), self._encoder())
+    def features(self, picture: Tensor) -> Iterator[Tensor]:
+        """The trunk's maps of pictures (N, 3, H, W) in [0, 1]."""
+        return self.trunk.walk(2 * picture - 1)
 
     @classmethod
     def from_published(cls, part: str, state: Any) -> dict[str, Tensor]:

@@ -134,8 +134,8 @@ class _Moments(torch.autograd.Function):
         for block in _blocks(x):
             samples = block[0]
             a, b = x[block] - mean_x[samples, None], y[block] - mean_y[samples, None]
-            both[samples] += (a.square() + b.square()).sum(1)
-            difference[samples] += (a - b).square().sum(1)
+            difference[samples] += (a - b).square_().sum(1)
+            both[samples] += a.square_().add_(b.square_()).sum(1)
         return mean_x, mean_y, both / x.shape[1], difference / x.shape[1]
 
     @staticmethod

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 def conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, relu: bool) -> Tensor:
     """`conv2d`, then ReLU where `relu`: (N, C, H, W) -> (N, D, H', W'), differentiable as often as one likes.
@@ -31,17 +33,24 @@ class _FrozenConv(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, weight, _, ctx.stride, ctx.padding, relu = inputs
         ctx.size = x.shape[-2:]
-        ctx.save_for_backward(weight, output > 0 if relu else None)
+        ctx.save_for_backward(weight, output.bool() if relu else None)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         weight, positive = ctx.saved_tensors
         if positive is not None:
-            gradient = gradient * positive
+            gradient = _where(positive, gradient)
         with torch.autocast(gradient.device.type, enabled=False):
             adjoint = _adjoint_in_blocks if weight.shape[1] < 8 and gradient.device.type == "cpu" else _adjoint
             gradient = adjoint(gradient, weight.to(gradient.dtype), ctx.stride, ctx.padding, ctx.size)
         return gradient, None, None, None, None, None
+
+
+def _where(positive: Tensor, gradient: Tensor) -> Tensor:
+    """`torch.where(positive, gradient, 0)`, on a CPU by integers: a quarter of the time, and infinity times 0 is 0."""
+    if torch.is_grad_enabled() or gradient.device.type != "cpu":
+        return torch.where(positive, gradient, 0)
+    return (gradient.view(_INTEGERS[gradient.itemsize]) * positive).view(gradient.dtype)
 
 
 def _adjoint(gradient: Tensor, weight: Tensor, stride: int, padding: int, size: tuple[int, int]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -60,10 +61,10 @@ def _weighted_sum(x: Tensor, window: Tensor, padding: int) -> Tensor:
         return F.conv2d(x, window.to(x.dtype).expand(channels, 1, 3, 3), None, 2, padding, groups=channels)
 
 
-def _spread(gradient: Tensor, window: Tensor, padding: int, shape: tuple[int, ...]) -> Tensor:
-    """The adjoint of `_weighted_sum` of a map of `shape`."""
+def _spread(gradient: Tensor, window: Tensor, padding: int, size: Sequence[int]) -> Tensor:
+    """The gradient with respect to the input, of height and width `size`, of `_weighted_sum`."""
     channels = gradient.shape[1]
-    uncovered = [size + 2 * padding - 2 * out - 1 for size, out in zip(shape[-2:], gradient.shape[-2:], strict=True)]
+    uncovered = [whole + 2 * padding - 2 * out - 1 for whole, out in zip(size, gradient.shape[-2:], strict=True)]
     weight = window.to(gradient.dtype).expand(channels, 1, 3, 3)
     with torch.autocast(gradient.device.type, enabled=False):
         return F.conv_transpose2d(gradient, weight, None, 2, padding, uncovered, channels)
@@ -104,8 +105,7 @@ class _L2Pool(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None]:
         x, window, output = ctx.saved_tensors
         share = _single(gradient) / _single(output).clamp_min(EPSILON**0.5)
-        gradient = _spread(share, window, 1, x.shape) * x
-        return gradient.to(x.dtype), None
+        return _spread(share, window, 1, x.shape[-2:]).mul_(x).to(x.dtype), None
 
 
 class _BlurPool(torch.autograd.Function):
@@ -116,16 +116,15 @@ class _BlurPool(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, window = inputs
-        ctx.shape, ctx.dtype = x.shape, x.dtype
+        ctx.size, ctx.dtype = x.shape[-2:], x.dtype
         ctx.save_for_backward(window)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None]:
         (window,) = ctx.saved_tensors
-        shape = ctx.shape
-        padded = (*shape[:2], shape[2] + 4, shape[3] + 4)
+        padded = [size + 4 for size in ctx.size]
         gradient = _spread(
             _single(gradient), window, 0, padded
         )  # half-precision depthwise transposes are slow on a CPU
-        stand_in = gradient.new_empty(1).expand(shape)  # only its shape is read
+        stand_in = gradient[..., 2:-2, 2:-2]  # only its shape and layout are read
         return torch.ops.aten.reflection_pad2d_backward(gradient, stand_in, [2, 2, 2, 2]).to(ctx.dtype), None

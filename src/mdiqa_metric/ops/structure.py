@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .filters import filter_full, filter_valid, gaussian_window
+from .filters import filter_separable, gaussian_window
 from .precision import full_precision
 
 WINDOW_SIZE = 11
@@ -41,11 +41,9 @@ class _Structure(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-        pair = torch.cat([image + reference, image - reference], 1)
-        # A variance does not change with the origin, but E[x^2] - E[x]^2 loses its digits far from it.
-        origin = pair.mean((-2, -1), keepdim=True)
-        pair -= origin
-        moments = filter_valid(torch.cat([pair, pair.square()], 1), _window(image))
+        level, reference_level = (x.mean((-2, -1), keepdim=True) for x in (image, reference))
+        origin = torch.cat([level + reference_level, level - reference_level], 1)
+        moments = filter_separable(_powers(image, reference, origin), _window(image))
         means, variances = moments.chunk(2, 1)
         variances.addcmul_(means, means, value=-1).clamp_(min=0)  # in place of the mean squares
         ctx.set_materialize_grads(False)
@@ -59,6 +57,16 @@ class _Structure(torch.autograd.Function):
         return _slopes(image, reference, origin, moments, luminance, contrast_structure, ctx.needs_input_grad)
 
 
+def _powers(image: Tensor, reference: Tensor, origin: Tensor) -> Tensor:
+    """Sum and difference of the pair, then their squares.
+
+    They are counted from their means: a variance does not change with the origin, but E[x^2] - E[x]^2 loses its digits
+    far from it.
+    """
+    pair = torch.cat([image + reference, image - reference], 1).sub_(origin)
+    return torch.cat([pair, pair.square()], 1)
+
+
 @full_precision  # backward may be called under autocast
 def _slopes(
     image: Tensor,
@@ -69,6 +77,27 @@ def _slopes(
     contrast_structure: Tensor | None,
     wanted: tuple[bool, bool],
 ) -> tuple[Tensor | None, ...]:
+    """The gradients with respect to image and reference, where wanted, from those with respect to the two maps."""
+    maps = _power_slopes(origin, moments, luminance, contrast_structure, wanted)
+    # The window is symmetric, so this is the adjoint of the filter.
+    spread = filter_separable(maps, _window(image), padding=WINDOW_SIZE - 1)
+    of_sum_square, of_difference_square, *of_inputs = spread.split(image.shape[1], 1)
+    sum_origin, difference_origin = origin.chunk(2, 1)
+    through_sum = (image + reference).sub_(sum_origin).mul_(of_sum_square)
+    through_difference = (image - reference).sub_(difference_origin).mul_(of_difference_square)
+    of_image = (through_sum + through_difference).mul_(2).add_(of_inputs[0]) if wanted[0] else None
+    of_reference = (through_sum - through_difference).mul_(2).add_(of_inputs[-1]) if wanted[1] else None
+    return of_image, of_reference
+
+
+def _power_slopes(
+    origin: Tensor,
+    moments: Tensor,
+    luminance: Tensor | None,
+    contrast_structure: Tensor | None,
+    wanted: tuple[bool, bool],
+) -> Tensor:
+    """The gradients with respect to what was filtered: both squares, then what the means bring to each wanted input."""
     sum_origin, difference_origin = origin.chunk(2, 1)
     sum_mean, difference_mean, sum_variance, difference_variance = moments.chunk(4, 1)
     if contrast_structure is None:
@@ -76,21 +105,14 @@ def _slopes(
     of_squares = _agreement_slopes(contrast_structure, sum_variance, difference_variance, C2)
     of_sum, of_difference = -2 * sum_mean * of_squares[0], -2 * difference_mean * of_squares[1]
     if luminance is not None:
-        sum_mean, difference_mean = sum_mean + sum_origin, difference_mean + difference_origin
-        slopes = _agreement_slopes(luminance, sum_mean.square(), difference_mean.square(), C1)
-        of_sum.addcmul_(sum_mean, slopes[0], value=2)
-        of_difference.addcmul_(difference_mean, slopes[1], value=2)
-    # Each input has its own way through the means; the way through the mean squares is shared but for a sign.
-    through_means = [of_sum + of_difference] if wanted[0] else []
-    through_means += [of_sum - of_difference] if wanted[1] else []
-    # The window is symmetric, so the full convolution is the filter's adjoint.
-    spread = filter_full(torch.cat([*of_squares, *through_means], 1), _window(image))
-    of_sum_square, of_difference_square, *through_means = spread.split(image.shape[1], 1)
-    through_sum = (image + reference).sub_(sum_origin).mul_(of_sum_square)
-    through_difference = (image - reference).sub_(difference_origin).mul_(of_difference_square)
-    of_image = (through_sum + through_difference).mul_(2).add_(through_means[0]) if wanted[0] else None
-    of_reference = (through_sum - through_difference).mul_(2).add_(through_means[-1]) if wanted[1] else None
-    return of_image, of_reference
+        slopes = _agreement_slopes(
+            luminance, (sum_mean + sum_origin).square_(), (difference_mean + difference_origin).square_(), C1
+        )
+        of_sum.addcmul_(sum_mean + sum_origin, slopes[0], value=2)
+        of_difference.addcmul_(difference_mean + difference_origin, slopes[1], value=2)
+    of_image = [of_sum + of_difference] if wanted[0] else []
+    of_reference = [of_sum - of_difference] if wanted[1] else []
+    return torch.cat([*of_squares, *of_image, *of_reference], 1)
 
 
 def _window(like: Tensor) -> Tensor:

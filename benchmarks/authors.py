@@ -1,0 +1,134 @@
+"""Our scores beside what the authors' own programs print: `python benchmarks/authors.py [FOLDER]`.
+
+FOLDER holds `distorted` and `reference` pictures of the same names and `scores.csv`, a row a program and a column a
+picture. Every metric that `create` makes without a download is compared with the row it belongs to; most rows have
+several conventions of ours, of which one is the authors'. Writes results/authors.md; exits with 1 where none matches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import torch
+from steps import RESULTS, ROOT, environment
+
+import mdiqa_metric
+from mdiqa_metric.weights import locate, manifest
+
+# Digits beyond the sixth are a program's float noise, not what its authors vouch for.
+MOST_DECIMALS = 6
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT.parent / "shared" / "data" / "authors")
+    folder = parser.parse_args().folder
+    names, printed = read_scores(folder / "scores.csv")
+    pairs = [[find(folder / side, name) for side in ("distorted", "reference")] for name in names]
+    ours, left_out = {}, []
+    for metric in mdiqa_metric.list_metrics():
+        if (row := row_of(metric, printed)) is None:
+            left_out.append(f"`{metric}`: the authors' digits have no row of it.")
+        elif absent := absent_weights(metric):
+            left_out.append(f"`{metric}`: {', '.join(absent)} would have to be downloaded.")
+        else:
+            ours.setdefault(row, {})[metric] = score(metric, pairs)
+    lines = heading() + [line for row in ours for line in table(row, names, printed[row], ours[row])]
+    lines += ["## Not compared", "", *(f"* {line}" for line in left_out)]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "authors.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+    missed = [row for row, metrics in ours.items() if not any(matches(printed[row], s) for s in metrics.values())]
+    if missed:
+        print(f"NO CONVENTION OF OURS MATCHES {', '.join(missed)}", file=sys.stderr)
+    return bool(missed)
+
+
+def read_scores(path: Path) -> tuple[list[str], dict[str, list[str]]]:
+    """The pictures' names, and what each program prints for them, as printed."""
+    with path.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    return header[1:], {name.replace("_", "-"): values for name, *values in rows}
+
+
+def find(folder: Path, name: str) -> Path:
+    """The picture of that name, whatever it has been re-encoded to."""
+    return next(path for path in sorted(folder.iterdir()) if path.stem == Path(name).stem)
+
+
+def row_of(metric: str, printed: dict[str, list[str]]) -> str | None:
+    """The authors' row that a metric of ours belongs to: the longest that its name begins with."""
+    return max((row for row in printed if f"{metric}-".startswith(f"{row}-")), key=len, default=None)
+
+
+def absent_weights(metric: str) -> list[str]:
+    """The weight files of a metric that are not on this disk."""
+    return [
+        key for key in manifest()["metrics"][metric].get("weights", {}).values() if locate(key, fetch=False) is None
+    ]
+
+
+@torch.no_grad()
+def score(name: str, pairs: list[list[Path]]) -> list[float]:
+    """Our scores, a picture at a time, for they may differ in size."""
+    metric = mdiqa_metric.create(name)
+    pictures = ([mdiqa_metric.read_image(path) for path in pair] for pair in pairs)
+    return [metric(*(pair if metric.full_reference else pair[:1])).item() for pair in pictures]
+
+
+def decimals(printed: list[str]) -> int:
+    """How many decimals a program prints; trailing zeros are missing here and there."""
+    return min(MOST_DECIMALS, max(len(value.partition(".")[2]) for value in printed))
+
+
+def deviation(printed: list[str], ours: list[float]) -> float:
+    """The largest distance between the programs' digits and ours."""
+    return max(abs(float(theirs) - score) for theirs, score in zip(printed, ours, strict=True))
+
+
+def matches(printed: list[str], ours: list[float]) -> bool:
+    """Whether ours rounds to every digit printed."""
+    places = decimals(printed)
+    return all(
+        round(float(theirs), places) == round(score, places) for theirs, score in zip(printed, ours, strict=True)
+    )
+
+
+def heading() -> list[str]:
+    """Title, date, versions, commit."""
+    facts = environment(torch.device("cpu"))
+    return [
+        "# Ours beside the authors' own programs",
+        "",
+        f"{facts['date']}, mdiqa_metric {facts['mdiqa_metric']} at commit {facts['commit'][:12]}"
+        f"{' with changes not committed' if facts['dirty'] else ''}. {facts['device']}, Python {facts['python']}, "
+        f"torch {facts['versions']['torch']}.",
+        "",
+        "Five pairs of TID2013. A convention matches where every score rounds to all the digits that the authors'",
+        "program prints; the others are listed to show what a convention changes. Made by `benchmarks/authors.py`.",
+        "",
+    ]
+
+
+def table(row: str, names: list[str], printed: list[str], ours: dict[str, list[float]]) -> list[str]:
+    """One row of the authors' digits and ours below it."""
+    places = min(decimals(printed) + 2, MOST_DECIMALS)
+    lines = [
+        f"## {row}",
+        "",
+        f"| | {' | '.join(Path(name).stem for name in names)} | largest deviation | matches |",
+        f"|---{'|---:' * len(names)}|---:|---|",
+        f"| authors | {' | '.join(printed)} | | |",
+    ]
+    for metric, scores in sorted(ours.items(), key=lambda item: deviation(printed, item[1])):
+        values = " | ".join(f"{score:.{places}f}" for score in scores)
+        verdict = "all digits" if matches(printed, scores) else "no"
+        lines.append(f"| `{metric}` | {values} | {deviation(printed, scores):.1e} | {verdict} |")
+    return [*lines, ""]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""One step of a loss, the ways to run it, and the facts about the machine that a result states."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib.metadata
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import mdiqa_metric
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PACKAGES = ("lpips", "DISTS-pytorch", "piq", "piqa", "torchmetrics", "pyiqa", "stlpips-pytorch")
+
+
+def pictures(batch: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """An image and its reference: smooth random colour fields, and the same with texture and noise."""
+    generator = torch.Generator().manual_seed(1)
+    fields = torch.rand(batch, 3, size // 16, size // 16, generator=generator)
+    reference = nn.functional.interpolate(fields, (size, size), mode="bicubic").mul(0.6).add(0.2)
+    reference = (reference + 0.05 * torch.randn(reference.shape, generator=generator)).clamp(0, 1)
+    image = (reference + 0.05 * torch.randn(reference.shape, generator=generator)).clamp(0, 1)
+    return image.to(device), reference.to(device)
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a step is run: under bf16 autocast, in channels_last memory, compiled."""
+
+    name: str
+    bf16: bool = False
+    channels_last: bool = False
+    compiled: bool = False
+
+
+MODES = {
+    "cpu": (Mode("fp32"), Mode("bf16", bf16=True)),
+    "cuda": (
+        Mode("fp32"),
+        Mode("bf16", bf16=True),
+        Mode("bf16 channels_last", bf16=True, channels_last=True),
+        Mode("bf16 channels_last compile", bf16=True, channels_last=True, compiled=True),
+    ),
+}
+
+
+class Step:
+    """Forward and backward to the image of one loss: what a training step pays for it."""
+
+    def __init__(self, loss: nn.Module, image: Tensor, reference: Tensor, mode: Mode) -> None:
+        self.mode, self.device = mode, image.device
+        layout = torch.channels_last if mode.channels_last else torch.contiguous_format
+        self.image = image.detach().clone(memory_format=layout).requires_grad_()
+        self.reference: Any = reference.contiguous(memory_format=layout)
+        if mode.channels_last:
+            loss = copy.deepcopy(loss)  # `.to` works in place, and the other modes share the module
+        loss = loss.to(self.device, memory_format=layout)
+        self.metric = getattr(loss, "metric", None)
+        self.loss = torch.compile(loss) if mode.compiled else loss
+
+    def encode(self) -> Step:
+        """Sends our side's reference through its trunk beforehand, as a training set with fixed references can."""
+        with torch.no_grad(), self._autocast():
+            self.reference = self.metric.encode(self.reference)
+        return self
+
+    def __call__(self) -> Tensor:
+        self.image.grad = None
+        with self._autocast():
+            value = self.loss(self.image, self.reference)
+        value.backward()
+        return value.detach()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mode.bf16)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a reader needs to judge or repeat a result."""
+    git = functools.partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=True)
+    changed = git(["git", "status", "--porcelain", "--", ":!benchmarks/results"]).stdout.strip()
+    versions = {name: _version(name) for name in ("torch", "torchvision", *PACKAGES)}
+    return {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": git(["git", "rev-parse", "HEAD"]).stdout.strip(),
+        "dirty": bool(changed),
+        "mdiqa_metric": mdiqa_metric.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU {_processor()}",
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "load before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    }
+
+
+def heading(title: str, facts: dict[str, Any]) -> list[str]:
+    """The first lines of a results file."""
+    versions = ", ".join(f"{name} {version or 'not installed'}" for name, version in facts["versions"].items())
+    return [
+        f"# {title}",
+        "",
+        f"{facts['date']}, mdiqa_metric {facts['mdiqa_metric']} at commit {facts['commit'][:12]}"
+        f"{' with changes not committed' if facts['dirty'] else ''}.",
+        f"{facts['device']}, {facts['threads']} threads, load average {facts['load before']:.1f} before the run; "
+        f"Python {facts['python']}, {versions}.",
+        "Both sides have the same random trunk weights and published heads, and are checked to compute one function.",
+        "",
+    ]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()} ({torch.backends.cpu.get_cpu_capability()})"
+    return platform.processor() or platform.machine()
