@@ -35,7 +35,7 @@ class DISTS(Metric):
 
     full_reference = True
     lower_is_better = True
-    score_range = (0.0, 1.0)
+    score_range = (0.0, 2.0)  # above 1 only where maps are each other's negatives
 
     def __init__(self, resize: bool = False) -> None:
         super().__init__()

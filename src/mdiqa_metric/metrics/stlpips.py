@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones import (
@@ -23,6 +24,9 @@ from ..backbones import (
 )
 from ..metric import Encoded, Metric
 from ..ops.compare import unit_distance
+from ..ops.convolution import conv
+from ..ops.pooling import blur_pool
+from ..ops.precision import full_precision
 
 
 class STLPIPS(Metric):
@@ -47,7 +51,8 @@ class STLPIPS(Metric):
         if net not in ("alex", "vgg"):
             raise ValueError(f'ST-LPIPS takes net "alex" or "vgg", got {net!r}.')
         self.net = net
-        self.trunk, widths = (_alex(), CHANNELS["alexnet"]) if net == "alex" else (_vgg(), CHANNELS["vgg16"])
+        self.trunk, self.min_size = (_alex(), 21) if net == "alex" else (_vgg(), 18)  # smaller, the last map is empty
+        widths = CHANNELS["alexnet" if net == "alex" else "vgg16"]
         self.heads = nn.ParameterList(torch.full((1, width, 1, 1), 1 / width) for width in widths)
 
     def score(self, image: Tensor, reference: Tensor | Encoded) -> Tensor:
@@ -72,10 +77,45 @@ class STLPIPS(Metric):
         return f"net={self.net}"
 
 
+class BlurredConv(Conv):
+    """A convolution and the blur pooling behind it, as one of stride 2: a third of the work, and no map of full size.
+
+    Inside its borders that is one convolution, with the blurred kernel. The first value repeats the second, since what
+    is reflected at a border is what lies behind it, and so does the last on a map of odd size; on one of even size it
+    is worked out apart, from a strip of the input.
+    """
+
+    window: Tensor
+
+    def __init__(self, channels: int, width: int, size: int, padding: int) -> None:
+        super().__init__(channels, width, size, padding=padding)
+        self.register_buffer("window", torch.tensor(BINOMIAL), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, D, H', W')."""
+        size, padding = self.weight.shape[-1], int(self.padding[0])
+        strip = size + 3 - 2 * padding  # four values of the convolution, the first two spoilt by the cut
+        even = [(side - size) % 2 == 1 for side in x.shape[-2:]]
+        y = conv(x, _blurred(self.weight, self.window), self.bias, 2, padding, False)
+        right = self._apart(x[..., -strip:])[..., 1:-1, -1:] if even[1] else y[..., -1:]
+        y = torch.cat([y[..., :1], y, right], -1)
+        bottom = self._apart(x[..., -strip:, :])[..., -1:, :] if even[0] else y[..., -1:, :]
+        return torch.cat([y[..., :1, :], y, bottom], -2)
+
+    def _apart(self, x: Tensor) -> Tensor:
+        return blur_pool(conv(x, self.weight, self.bias, 1, int(self.padding[0]), False), self.window)
+
+
+@full_precision
+def _blurred(weight: Tensor, window: Tensor) -> Tensor:
+    kernels = F.conv2d(weight.flatten(0, 1)[:, None], window.to(weight.dtype)[None, None], padding=2)
+    return kernels.unflatten(0, weight.shape[:2])[:, :, 0]
+
+
 def _alex() -> Trunk:
     """Layers are numbered as the authors number theirs."""
     layers = [
-        *(Conv(3, 64, 11, padding=2), BlurPool(), nn.ReLU(inplace=True)),
+        *(BlurredConv(3, 64, 11, padding=2), nn.Identity(), nn.ReLU(inplace=True)),
         *(MaxPool(3, 1), BlurPool(), ConvReLU(64, 192, 5, padding=2), nn.Identity()),
         *(MaxPool(3, 1), BlurPool(), ConvReLU(192, 384, 3, padding=1), nn.Identity()),
         *(ConvReLU(384, 256, 3, padding=1), nn.Identity()),
