@@ -27,7 +27,13 @@ import mdiqa_metric
 from mdiqa_metric import cli, scoring, weights
 from mdiqa_metric.io import read_image
 
-PROGRAM = [sys.executable, "-c", "from mdiqa_metric.cli import app; app(prog_name='mdiqa-metric')"]
+# A shell starts its background jobs, continuous integration's perhaps, with interrupts ignored, and that is inherited.
+PROGRAM = [
+    sys.executable,
+    "-c",
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from mdiqa_metric.cli import app; app(prog_name='mdiqa-metric')",
+]
 
 
 @pytest.fixture
