@@ -89,10 +89,13 @@ class BlurPool(Binomial):
 class Trunk(nn.Module):
     """Layers `features` with taps behind some of them.
 
+    On a CPU maps are channels_last; `to(memory_format=torch.channels_last)` puts the weights so too, which gains some
+    5 % where maps are small.
+
     Args:
         features: the layers; those behind the last tap are left out.
         taps: indices of the layers whose outputs are wanted, rising.
-        mean, std: what the picture in [0, 1] is normalised with.
+        mean, std: what a picture is normalised with.
     """
 
     mean: Tensor
@@ -108,7 +111,7 @@ class Trunk(nn.Module):
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
 
     def walk(self, image: Tensor) -> Iterator[Tensor]:
-        """The tapped maps of pictures (N, 3, H, W) in [0, 1], each computed when it is asked for.
+        """The tapped maps of pictures (N, 3, H, W), each computed when it is asked for.
 
         Two walks zipped together hold no more of a picture without gradients than one map.
         """
@@ -121,7 +124,7 @@ class Trunk(nn.Module):
                 yield x
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """All tapped maps of pictures (N, 3, H, W) in [0, 1]."""
+        """All tapped maps of pictures (N, 3, H, W)."""
         return tuple(self.walk(image))
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..metric import Metric
-from ..ops.color import luma_full, luma_studio
+from ..ops.color import CHANNELS
 
 # Caps the score of identical pictures at 80 dB and keeps its gradient finite.
 EPSILON = 1e-8
@@ -31,26 +32,22 @@ class PSNR(Metric):
 
     def __init__(self, channel: Literal["rgb", "y-full", "y-studio"] = "rgb", border: int = 0) -> None:
         super().__init__()
-        colors = {"rgb": "RGB", "y-full": "Y BT.601 full range", "y-studio": "Y BT.601 studio range (MATLAB)"}
-        if channel not in colors:
+        if channel not in ("rgb", "y-full", "y-studio"):
             raise ValueError(f'PSNR takes channel "rgb", "y-full" or "y-studio", got {channel!r}.')
         if border < 0:
             raise ValueError(f"PSNR takes a border of 0 pixels or more, got {border}.")
         self.channel, self.border = channel, border
-        self.color = colors[channel]
+        self.color = CHANNELS[channel].words
         self.crop = f"{border} px a side" if border else "none"
         self.min_size = 2 * border + 1
 
     def score(self, image: Tensor, reference: Tensor) -> Tensor:
         """Scores (N,) in dB."""
-        difference = (image - reference)[..., self.border : image.shape[-2] - self.border, :]
-        difference = difference[..., self.border : image.shape[-1] - self.border]
-        if self.channel == "y-full":
-            difference = luma_full(difference)
-        elif self.channel == "y-studio":
-            difference = luma_studio(difference) - 16 / 255  # the offset cancels in a difference
-        # Not square(): the gradient of a power takes a CPU longer and another map.
-        return -10 * ((difference * difference).mean((1, 2, 3)) + EPSILON).log10()
+        rows, columns = (slice(self.border, size - self.border) for size in image.shape[-2:])
+        convert = CHANNELS[self.channel].convert
+        image, reference = (convert(picture[..., rows, columns]) for picture in (image, reference))
+        # One function for the squared difference: its gradient is one map, where a subtraction and a power take three.
+        return -10 * (F.mse_loss(image, reference, reduction="none").mean((1, 2, 3)) + EPSILON).log10()
 
     def extra_repr(self) -> str:
         """The options, for `repr` and `fingerprint`."""

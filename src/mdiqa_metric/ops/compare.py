@@ -65,7 +65,7 @@ def _inverse_norm(x: Tensor) -> Tensor:
 
 
 def _unit_difference(x: Tensor, y: Tensor, inverse: Tensor) -> Tensor:
-    return (x * inverse).addcmul_(y, _inverse_norm(y), value=-1)
+    return (x * inverse).sub_(y * _inverse_norm(y))  # no fused addcmul: equal vectors are to differ by nothing
 
 
 def _unit_distance(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
@@ -92,8 +92,8 @@ def _moments(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _fill(function: Callable[..., Tensor], x: Tensor, y: Tensor, *samples: Tensor) -> Tensor:
-    """`function(x, y, *samples)` like x (N, P, C), by blocks unless it is differentiated; `samples` are (N, ...)."""
-    if torch.is_grad_enabled():
+    """`function(x, y, *samples)` like x (N, P, C), on a CPU by blocks unless differentiated; `samples` are (N, ...)."""
+    if torch.is_grad_enabled() or x.device.type != "cpu":
         return function(x, y, *samples).to(x.dtype)
     filled = torch.empty_like(x)
     for block in _blocks(x):
@@ -144,16 +144,16 @@ class _Moments(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, y, mean_x, mean_y = (row if row.ndim == 3 else row[:, None] for row in ctx.saved_tensors)
+        x, y, mean_x, mean_y = (saved if saved.ndim == 3 else saved[:, None] for saved in ctx.saved_tensors)
         for_x, for_y, both, difference = (gradient[:, None] / x.shape[1] for gradient in gradients)
+        own, other = 2 * (both + difference), 2 * difference
 
-        def rise(x: Tensor, y: Tensor, mean_x: Tensor, mean_y: Tensor, mean: Tensor, *rest: Tensor) -> Tensor:
-            both, difference = rest
-            x, y = x - mean_x, y - mean_y
-            return mean + 2 * (both * x + difference * (x - y))
+        def rise(x: Tensor, y: Tensor, mean_x: Tensor, mean_y: Tensor, mean: Tensor, *slopes: Tensor) -> Tensor:
+            own, other = slopes
+            return torch.addcmul(mean, x - mean_x, own).addcmul_(y - mean_y, other, value=-1)
 
         need_x, need_y = ctx.needs_input_grad
         return (
-            _fill(rise, x, y, mean_x, mean_y, for_x, both, difference) if need_x else None,
-            _fill(rise, y, x, mean_y, mean_x, for_y, both, difference) if need_y else None,
+            _fill(rise, x, y, mean_x, mean_y, for_x, own, other) if need_x else None,
+            _fill(rise, y, x, mean_y, mean_x, for_y, own, other) if need_y else None,
         )
