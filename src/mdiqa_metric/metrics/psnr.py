@@ -46,8 +46,9 @@ class PSNR(Metric):
         rows, columns = (slice(self.border, size - self.border) for size in image.shape[-2:])
         convert = CHANNELS[self.channel].convert
         image, reference = (convert(picture[..., rows, columns]) for picture in (image, reference))
-        # One function for the squared difference: its gradient is one map, where a subtraction and a power take three.
-        return -10 * (F.mse_loss(image, reference, reduction="none").mean((1, 2, 3)) + EPSILON).log10()
+        # Its gradient is one map, where a subtraction, a power and a mean take four.
+        errors = F.mse_loss(image, reference, reduction="none").sum((1, 2, 3)) / image[0].numel()
+        return -10 * (errors + EPSILON).log10()
 
     def extra_repr(self) -> str:
         """The options, for `repr` and `fingerprint`."""
