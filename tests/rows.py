@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import mdiqa_metric
+from mdiqa_metric.weights import manifest, metric_class
 from tests.golden import golden
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -27,12 +28,24 @@ class Row:
         goldens: the stems of its golden files; the first also fills its weights in property tests.
         half: how far bf16 or fp16 autocast may move a score, relative to it.
         options: for `create`, beside the name.
+        trainable: whether a `Loss` takes it.
+        learnt: whether only trained parameters put pictures in an order, as stand-ins do not.
+        cut: a part that its authors keep out of the gradient, as a path from the metric.
+        also: names of the same class and options with other files, which compute the same function.
+        smaller: attributes that property tests set, to see the same code on less work.
+        form: the class that wraps the metric of the golden file, for a metric that `create` does not know.
     """
 
     name: str
     goldens: tuple[str, ...]
     half: float = 0.0
     options: tuple[tuple[str, Any], ...] = ()
+    trainable: bool = True
+    learnt: bool = False
+    cut: str = ""
+    also: tuple[str, ...] = ()
+    smaller: tuple[tuple[str, Any], ...] = ()
+    form: str = ""
 
 
 ROWS = (
@@ -43,14 +56,14 @@ ROWS = (
     Row("ssim-y-full-downsample", ("ssim-y-full-downsample",)),
     Row("ssim-y-studio", ("ssim-y-studio",), options=(("border", 4),)),
     Row("ssim-rgb", ("ssim-rgb-full",)),
-    Row("ssim-matlab", ("ssim-matlab",)),
-    Row("ssim-y-pyiqa", ("ssim-y",)),
-    Row("ssim-y-downsample-pyiqa", ("ssim-y-downsample",)),
-    Row("ssim-rgb-pyiqa", ("ssim-rgb",)),
+    Row("ssim-matlab", ("ssim-matlab",), trainable=False),
+    Row("ssim-y-pyiqa", ("ssim-y",), trainable=False),
+    Row("ssim-y-downsample-pyiqa", ("ssim-y-downsample",), trainable=False),
+    Row("ssim-rgb-pyiqa", ("ssim-rgb",), trainable=False),
     Row("ms-ssim-y-full", ("ms-ssim-y-full",)),
     Row("ms-ssim-rgb", ("ms-ssim-rgb",)),
-    Row("ms-ssim-matlab", ("ms-ssim-matlab",)),
-    Row("ms-ssim-y-pyiqa", ("ms_ssim",)),
+    Row("ms-ssim-matlab", ("ms-ssim-matlab",), trainable=False),
+    Row("ms-ssim-y-pyiqa", ("ms_ssim",), trainable=False),
     Row("lpips-alex", ("lpips-alex", "lpips-alex-standin"), half=0.02),
     Row("lpips-vgg", ("lpips-vgg", "lpips-vgg-standin"), half=0.02),
     Row("lpips-squeeze", ("lpips-squeeze", "lpips-squeeze-standin"), half=0.02),
@@ -60,6 +73,13 @@ ROWS = (
     Row("stlpips-alex", ("stlpips-alex",), half=0.02),
     Row("stlpips-vgg", ("stlpips-vgg",), half=0.02),
     Row("dists", ("dists", "dists-standin"), half=0.02),
+    Row("topiq-nr", ("topiq-nr",), half=0.02, also=("topiq-nr-spaq",)),
+    Row("topiq-nr-flive", ("topiq-nr-flive",), half=0.02, smaller=(("side", 96),)),
+    Row("topiq-fr", ("topiq-fr",), half=0.02, learnt=True, also=("topiq-fr-pipal",)),
+    Row("topiq-iaa", ("topiq-iaa",), half=0.02),
+    Row("mdiqa", ("mdiqa",), half=0.02, cut="fusion.meaning"),
+    Row("mdiqa-mean", ("mdiqa",), half=0.02, form="DimensionMean"),
+    Row("mdiqa-distance", ("mdiqa",), half=0.02, cut="model.instance_weights", form="DimensionDistance"),
 )
 
 
@@ -68,18 +88,27 @@ def content(stem: str, folder: Path = GOLDEN) -> dict[str, Any]:
     return json.loads((folder / f"{stem}.json").read_text())
 
 
-def filled(keys: dict[str, list[int]], data: dict[str, Any]) -> dict[str, Tensor]:
-    """The stand-in parameters that a golden file was made with."""
+def filled(keys: dict[str, list[int]], data: dict[str, Any], part: str = "") -> dict[str, Tensor]:
+    """The stand-in parameters that a golden file was made with; `part` is in front of their names there."""
     state = {}
     for key, shape in keys.items():
-        value = golden.fill(key, tuple(shape))
-        value = np.abs(value) if key in data.get("abs", ()) else value
-        state[key] = torch.from_numpy(value * np.float32(data.get("scale", {}).get(key, 1.0)))
+        name = part + key
+        value = golden.fill(name, tuple(shape))
+        value = np.abs(value) if name in data.get("abs", ()) else value
+        value = np.full(shape, data["values"][name], np.float32) if name in data.get("values", ()) else value
+        state[key] = torch.from_numpy(np.asarray(value * np.float32(data.get("scale", {}).get(name, 1.0)), value.dtype))
     return state
+
+
+# What MDIQA's golden file calls the parts.
+PARTS = {"technology": "technical", "aesthetic": "aesthetic", "fusion": "fusion"}
 
 
 def build(name: str, data: dict[str, Any], **options: Any) -> mdiqa_metric.Metric:
     """The metric with the parameters of a golden file: the shipped ones where it used those, stand-ins elsewhere."""
+    if "fill_names" in data:
+        by_part = {PARTS[part]: filled(keys, data, f"{part}.") for part, keys in data["checkpoint"].items()}
+        return mdiqa_metric.create(name, weights=by_part, **options)
     parts: dict[str, Any] = {}
     if "backbone" in data:
         parts["trunk"] = filled(data["backbone"]["keys"], data)
@@ -89,9 +118,20 @@ def build(name: str, data: dict[str, Any], **options: Any) -> mdiqa_metric.Metri
     return mdiqa_metric.create(name, weights=parts or "pretrained", **options)
 
 
+def class_of(row: Row) -> type[mdiqa_metric.Metric]:
+    """The metric's class, without making one."""
+    return getattr(mdiqa_metric, row.form) if row.form else metric_class(manifest()["metrics"][row.name]["class"])
+
+
 @cache
 def _shared(row: Row) -> mdiqa_metric.Metric:
-    return build(row.name, content(row.goldens[0]), **dict(row.options))
+    if row.form:
+        model = metric_of(next(other for other in ROWS if not other.form and other.goldens == row.goldens))
+        return getattr(mdiqa_metric, row.form)(model)
+    metric = build(row.name, content(row.goldens[0]), **dict(row.options))
+    for name, value in row.smaller:
+        setattr(metric, name, value)
+    return metric
 
 
 def metric_of(row: Row) -> mdiqa_metric.Metric:

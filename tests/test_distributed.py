@@ -42,7 +42,7 @@ def train_in_two(rank: int, folder: str) -> None:
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     results = {}
     for row in ROWS:
-        if not metric_of(row).differentiable:
+        if not row.trainable:
             continue
         image, reference = pair_of(row, count=2)
         mine = slice(rank, rank + 1)
@@ -55,10 +55,11 @@ def train_in_two(rank: int, folder: str) -> None:
 def test_two_processes_train_as_one(tmp_path):
     torch.multiprocessing.spawn(train_in_two, args=(str(tmp_path),), nprocs=2)
     ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
-    rows = [row for row in ROWS if metric_of(row).differentiable]
+    rows = [row for row in ROWS if row.trainable]
     assert list(ranks[0]) == list(ranks[1]) == [row.name for row in rows]
     for row in rows:
         gradients, fingerprint = step_of(Restorer(row), *pair_of(row, count=2))
         for result, judge in (ranks[0][row.name], ranks[1][row.name]):
-            torch.testing.assert_close(result, gradients, rtol=1e-3, atol=1e-6)
+            for ours, alone in zip(result, gradients, strict=True):
+                torch.testing.assert_close(ours, alone, rtol=1e-3, atol=5e-3 * alone.abs().max().item())
             assert judge == fingerprint == metric_of(row).fingerprint()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mdiqa_metric.weights import manifest
 from tests.golden import golden
 from tests.rows import GOLDEN, ROWS, build, content
 
@@ -17,7 +18,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "row" not in metafunc.fixturenames:
         return
     folder = metafunc.config.getoption("--golden") or GOLDEN
-    known = {stem: row for row in ROWS for stem in row.goldens}
+    known = {stem: row for row in ROWS for stem in row.goldens if not row.form}
     cases = [
         pytest.param(known[path.stem], path, id=path.stem)
         for path in sorted(Path(folder).glob("*.json"))
@@ -36,7 +37,11 @@ def test_golden(row, path):
     for case in data["cases"]:
         image, reference = _pictures(case, data["kind"])
         image.requires_grad_("grad" in case)
+        if "weight_ratio" in case["options"] or hasattr(metric, "weigh"):
+            metric.weigh(case["options"].get("weight_ratio", [1.0] * len(metric.dimension_names)))
         score = metric(image, reference)
+        if "dimensions" in case.get("extra", ()):
+            _compare_dimensions(metric, image, case["extra"])
         torch.testing.assert_close(score.item(), case["score"], rtol=0, atol=TOLERANCE * largest)
         if "grad" in case:
             (gradient,) = torch.autograd.grad(score.sum(), image)
@@ -45,6 +50,15 @@ def test_golden(row, path):
             exact = metric.double()(image.detach().double(), None if reference is None else reference.double())
             torch.testing.assert_close(exact.item(), case["score64"], rtol=0, atol=1e-6 * largest)
             metric.float()
+
+
+def _compare_dimensions(metric, image, expected):
+    """The dimension scores, and the weight branch's weights times the user's."""
+    with torch.no_grad():
+        weights = metric.instance_weights(image) * metric.user_weights(image)
+        for ours, name in ((metric.dimensions(image), "dimensions"), (weights, "weights")):
+            theirs = torch.tensor(expected[name])
+            torch.testing.assert_close(ours[0], theirs, rtol=0, atol=TOLERANCE * theirs.abs().max().item())
 
 
 def _pictures(case, kind):
@@ -66,9 +80,11 @@ def _compare_gradients(gradient, expected):
 
 def test_every_metric_has_a_row_and_every_row_a_golden_file():
     """Adding a metric takes one file, one manifest row, one golden file and one test row; here is who forgot."""
-    import mdiqa_metric
-
-    assert sorted(row.name for row in ROWS) == mdiqa_metric.list_metrics()
+    metrics = manifest()["metrics"]
+    assert sorted(name for row in ROWS if not row.form for name in (row.name, *row.also)) == sorted(metrics)
+    for row in ROWS:
+        for name in row.also:
+            assert {**metrics[name], "weights": 0} == {**metrics[row.name], "weights": 0}
     assert not [row.name for row in ROWS if not row.goldens]
-    stems = [stem for row in ROWS for stem in row.goldens]
-    assert sorted(stems) == sorted(path.stem for path in GOLDEN.glob("*.json"))
+    stems = {stem for row in ROWS for stem in row.goldens}
+    assert stems == {path.stem for path in GOLDEN.glob("*.json")}

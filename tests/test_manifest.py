@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mdiqa_metric import Metric
+from mdiqa_metric import Metric, WeightsError
 from mdiqa_metric.weights import locate, manifest, metric_class
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +21,7 @@ PLACES = {
     "hub": {"repo", "revision", "filename"},
     "torchvision": {"tag", "filename"},
     "package": {"package", "version", "filename"},
+    "by-hand": {"filename", "page", "loader"},
 }
 FACTS = {"where", "licence", "origin", "trained_by"}
 OPTIONAL = {"sha256", "sha256_prefix", "size", "size_text", "commercial", "unconfirmed", "allow"}
@@ -68,7 +69,7 @@ def test_file_row(key):
     needed = FACTS | PLACES[row["where"]]
     assert needed <= row.keys() <= needed | OPTIONAL
     assert all(row[fact] for fact in needed)
-    assert ("sha256" in row) != ("sha256_prefix" in row)
+    assert ("sha256" in row) + ("sha256_prefix" in row) == (row["where"] != "by-hand")
     assert re.fullmatch(r"[0-9a-f]{64}", row.get("sha256", "0" * 64))
     assert re.fullmatch(r"[0-9a-f]{8,63}", row.get("sha256_prefix", "0" * 8))
     assert ("size" in row) != ("size_text" in row)
@@ -76,6 +77,11 @@ def test_file_row(key):
     assert re.fullmatch(r"[0-9a-f]{40}", row.get("revision", "0" * 40)), "a branch or tag can move"
     if named := re.search(r"-([0-9a-f]{8})\.[a-z]+$", row["filename"]):
         assert (row.get("sha256") or row["sha256_prefix"]).startswith(named[1])
+
+
+def test_weights_that_come_by_hand_say_from_where():
+    with pytest.raises(WeightsError, match=r"is not here\. Download by hand from https://.*, then mdiqa_metric\."):
+        locate("mdiqa")
 
 
 @each_file

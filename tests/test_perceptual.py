@@ -13,12 +13,12 @@ from mdiqa_metric import Loss, WeightsError
 from mdiqa_metric.metrics.stlpips import BlurredConv
 from mdiqa_metric.ops import compare
 from mdiqa_metric.ops.compare import moments, unit_distance
-from mdiqa_metric.ops.convolution import conv
-from mdiqa_metric.ops.pooling import blur_pool, l2_pool, max_pool
+from mdiqa_metric.ops.convolution import add_relu, conv
+from mdiqa_metric.ops.pooling import blur_pool, gated_pool, l2_pool, max_pool, reduced_pool
 from tests.golden import golden
 from tests.rows import ROWS, content, filled, metric_of, pair_of, photograph
 
-ON_TRUNKS = [row for row in ROWS if any(True for _ in metric_of(row).parameters())]
+ON_TRUNKS = [row for row in ROWS if row.name.startswith(("lpips", "stlpips", "dists"))]
 each_trunk = pytest.mark.parametrize("row", ON_TRUNKS, ids=lambda row: row.name)
 WINDOW = torch.tensor([0.25, 0.5, 0.25]).double()
 
@@ -39,6 +39,10 @@ HAND_WRITTEN = {
     "conv": lambda x: conv(x, frozen(4, 3, 3, 3), frozen(4), 1, 1, False),
     "conv, relu": lambda x: conv(x, frozen(4, 3, 3, 3), frozen(4), 1, 1, True),
     "conv, stride 4": lambda x: conv(x, frozen(4, 3, 5, 5), None, 4, 2, True),
+    "conv to one channel": lambda x: conv(x, frozen(1, 3, 3, 3), frozen(1), 1, 1, False),
+    "add, relu": lambda x: add_relu(x, frozen(2, 3, 9, 10)),
+    "gated pool": lambda x: gated_pool(x, x[:, :1].sigmoid(), (3, 4)),
+    "reduced pool": lambda x: reduced_pool(x, frozen(40, 3, 1, 1), frozen(40), (3, 5)),
     "max pool": lambda x: max_pool(x, 3, 2, True),
     "L2 pool": lambda x: l2_pool(x, WINDOW.outer(WINDOW)),
     "blur pool": lambda x: blur_pool(x, WINDOW.outer(WINDOW)),
@@ -89,6 +93,10 @@ PLAIN = {
     "conv": lambda x: F.conv2d(x, frozen(4, 3, 3, 3), frozen(4), 1, 1),
     "conv, relu": lambda x: F.relu(F.conv2d(x, frozen(4, 3, 3, 3), frozen(4), 1, 1)),
     "conv, stride 4": lambda x: F.relu(F.conv2d(x, frozen(4, 3, 5, 5), None, 4, 2)),
+    "conv to one channel": lambda x: F.conv2d(x, frozen(1, 3, 3, 3), frozen(1), 1, 1),
+    "add, relu": lambda x: F.relu(x + frozen(2, 3, 9, 10)),
+    "gated pool": lambda x: F.adaptive_avg_pool2d(F.gelu(x) * x[:, :1].sigmoid(), (3, 4)),
+    "reduced pool": lambda x: F.adaptive_avg_pool2d(F.gelu(F.conv2d(x, frozen(40, 3, 1, 1), frozen(40))), (3, 5)),
     "max pool": lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True),
     "L2 pool": plain_l2,
     "blur pool": plain_blur,
@@ -129,6 +137,23 @@ def test_a_blurred_convolution_is_a_convolution_and_a_blur(height, width):
     torch.testing.assert_close(ours, plain)
     upstream = frozen(*plain.shape)
     torch.testing.assert_close(*(torch.autograd.grad(out, x, upstream)[0] for out in (ours, plain)))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [(12, 16, (3, 4)), (13, 15, (3, 4)), (3, 4, (6, 8)), (12, 12, (5, 4)), (700, 700, (2, 2))],
+)
+def test_gates_and_reductions_pool_as_the_plain_functions_do(height, width, size):
+    x, gate = maps(2, 5, height, width), maps(2, 1, height, width, seed=1)
+    weight, bias = frozen(70, 5, 1, 1), frozen(70)
+    pairs = [
+        (gated_pool(x, gate, size), F.adaptive_avg_pool2d(F.gelu(x) * gate, size), (x, gate)),
+        (reduced_pool(x, weight, bias, size), F.adaptive_avg_pool2d(F.gelu(F.conv2d(x, weight, bias)), size), (x,)),
+    ]
+    for ours, plain, inputs in pairs:
+        torch.testing.assert_close(ours, plain)
+        upstream = frozen(*plain.shape)
+        torch.testing.assert_close(*(torch.autograd.grad(out, inputs, upstream) for out in (ours, plain)))
 
 
 def test_weights_that_train_get_the_plain_gradient():

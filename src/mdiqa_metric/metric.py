@@ -48,7 +48,7 @@ class Metric(nn.Module, ABC):
 
     full_reference: ClassVar[bool]
     lower_is_better: ClassVar[bool]
-    score_range: ClassVar[tuple[float, float]]
+    score_range: tuple[float, float]
     differentiable: bool = True
     no_gradient: str = ""
     min_size: int = 1
@@ -106,8 +106,12 @@ class Metric(nn.Module, ABC):
             digest.update(key.encode())
             digest.update(state[key].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         weights = f"weights sha256:{digest.hexdigest()[:12]}" if state else "no weights"
-        facts = (self.name, self.extra_repr(), weights, self.color, f"resize {self.resize}", f"crop {self.crop}")
+        facts = (self.name, self.settings(), weights, self.color, f"resize {self.resize}", f"crop {self.crop}")
         return " | ".join([fact for fact in facts if fact] + [f"mdiqa_metric {__version__}"])
+
+    def settings(self) -> str:
+        """The options that decide the score, for `fingerprint`."""
+        return self.extra_repr()
 
     def check(self, image: Tensor, reference: Any) -> tuple[Tensor, Any]:
         """The inputs in the dtype that `score` computes in, or an error. It costs no device synchronisation."""

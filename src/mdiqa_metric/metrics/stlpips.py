@@ -16,12 +16,11 @@ from ..backbones import (
     LPIPS_SCALE,
     LPIPS_SHIFT,
     BlurPool,
-    Conv,
-    ConvReLU,
     MaxPool,
     Trunk,
     published,
 )
+from ..layers.convolution import Conv, ConvReLU
 from ..metric import Encoded, Metric
 from ..ops.compare import unit_distance
 from ..ops.convolution import conv

@@ -23,6 +23,15 @@ def conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: i
     return x.relu_() if relu else x
 
 
+def add_relu(x: Tensor, y: Tensor) -> Tensor:
+    """`relu(x + y)`, whose backward keeps one byte an output; x is written over where no gradient is asked for."""
+    if not torch.is_grad_enabled() and x.shape == y.shape:
+        return x.add_(y).relu_()
+    if not (x.requires_grad or y.requires_grad) or torch.compiler.is_compiling():
+        return (x + y).relu()
+    return _AddReLU.apply(x, y)
+
+
 class _FrozenConv(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, relu: bool) -> Tensor:
@@ -46,6 +55,22 @@ class _FrozenConv(torch.autograd.Function):
         return gradient, None, None, None, None, None
 
 
+class _AddReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, y: Tensor) -> Tensor:
+        return (x + y).relu_()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(output.bool())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        (positive,) = ctx.saved_tensors
+        gradient = _where(positive, gradient)
+        return gradient, gradient
+
+
 def _where(positive: Tensor, gradient: Tensor) -> Tensor:
     """`torch.where(positive, gradient, 0)`, on a CPU by integers: a quarter of the time, and infinity times 0 is 0."""
     if torch.is_grad_enabled() or gradient.device.type != "cpu":
@@ -55,6 +80,9 @@ def _where(positive: Tensor, gradient: Tensor) -> Tensor:
 
 def _adjoint(gradient: Tensor, weight: Tensor, stride: int, padding: int, size: tuple[int, int]) -> Tensor:
     """The gradient with respect to a convolution's input of height and width `size`."""
+    if weight.shape[0] == stride == 1:  # a transposed convolution of one channel takes a CPU twenty times as long
+        gradient = F.conv2d(gradient, weight.flip(2, 3).transpose(0, 1), None, 1, weight.shape[-1] - 1 - padding)
+        return gradient.contiguous(memory_format=torch.channels_last) if gradient.device.type == "cpu" else gradient
     covered = [
         (out - 1) * stride + k - 2 * padding for out, k in zip(gradient.shape[-2:], weight.shape[-2:], strict=True)
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -38,6 +38,27 @@ def blur_pool(x: Tensor, window: Tensor) -> Tensor:
     return _BlurPool.apply(x, window) if _records(x) else _blur_pool(x, window)
 
 
+def gated_pool(x: Tensor, gate: Tensor, size: tuple[int, int]) -> Tensor:
+    """`adaptive_avg_pool2d(gelu(x) * gate, size)` of x (N, C, H, W) and a gate (N, 1, H, W).
+
+    Backward keeps x and the gate alone, and works out the GELU again.
+    """
+    if _records(x) or _records(gate):
+        return _GatedPool.apply(x, gate, size)
+    return F.adaptive_avg_pool2d(F.gelu(x) * gate, size)
+
+
+def reduced_pool(x: Tensor, weight: Tensor, bias: Tensor, size: tuple[int, int]) -> Tensor:
+    """`adaptive_avg_pool2d(gelu(conv2d(x, weight, bias)), size)` of x (N, C, H, W) and a 1 x 1 convolution to D.
+
+    While the weights are frozen neither direction holds the map (N, D, H, W), which is large where D is far above C:
+    it is made a few channels at a time, and made again in backward.
+    """
+    if _records(x) and not weight.requires_grad:
+        return _ReducedPool.apply(x, weight, bias, size)
+    return F.adaptive_avg_pool2d(F.gelu(F.conv2d(x, weight, bias)), size)
+
+
 def _records(x: Tensor) -> bool:
     return torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling()
 
@@ -68,6 +89,63 @@ def _spread(gradient: Tensor, window: Tensor, padding: int, size: Sequence[int])
     weight = window.to(gradient.dtype).expand(channels, 1, 3, 3)
     with torch.autocast(gradient.device.type, enabled=False):
         return F.conv_transpose2d(gradient, weight, None, 2, padding, uncovered, channels)
+
+
+class _GatedPool(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, gate: Tensor, size: tuple[int, int]) -> Tensor:
+        return F.adaptive_avg_pool2d(F.gelu(x).mul_(gate), size)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, gate, _ = inputs
+        ctx.save_for_backward(x, gate)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, gate = ctx.saved_tensors
+        spread = _spread_mean(gradient, x)
+        for_gate = (F.gelu(x) * spread).sum(1, keepdim=True)
+        return torch.ops.aten.gelu_backward(spread * gate, x), for_gate, None
+
+
+class _ReducedPool(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, size: tuple[int, int]) -> Tensor:
+        blocks = _blocks(x, weight, bias)
+        return torch.cat([F.adaptive_avg_pool2d(F.gelu(F.conv2d(x, *block)), size) for block in blocks], 1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:3])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        x, weight, bias = ctx.saved_tensors
+        total = torch.zeros_like(x)
+        with torch.autocast(x.device.type, enabled=False):
+            for (rows, shift), part in zip(_blocks(x, weight, bias), gradient.split(_height(x), 1), strict=True):
+                map_ = F.conv2d(x, rows.to(x.dtype), shift.to(x.dtype))
+                slope = torch.ops.aten.gelu_backward(_spread_mean(part.to(x.dtype), map_), map_)
+                total = total + F.conv_transpose2d(slope, rows.to(x.dtype))
+        return total, None, None, None
+
+
+def _height(x: Tensor) -> int:
+    """Channels to make at a time: on a CPU as many as stay in cache, else all."""
+    return max(16, (1 << 19) // x[0, 0].numel() // len(x)) if x.device.type == "cpu" else 1 << 30
+
+
+def _blocks(x: Tensor, weight: Tensor, bias: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+    return zip(weight.split(_height(x)), bias.split(_height(x)), strict=True)
+
+
+def _spread_mean(gradient: Tensor, x: Tensor) -> Tensor:
+    """The gradient of `adaptive_avg_pool2d` with respect to its input x."""
+    steps = [whole / part for whole, part in zip(x.shape[-2:], gradient.shape[-2:], strict=True)]
+    if all(step.is_integer() for step in steps):  # some five times as fast on a CPU as the function for any size
+        return F.interpolate(gradient / (steps[0] * steps[1]), x.shape[-2:], mode="nearest")
+    return torch.ops.aten._adaptive_avg_pool2d_backward(gradient, x)
 
 
 class _MaxPool(torch.autograd.Function):

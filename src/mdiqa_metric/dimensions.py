@@ -1,0 +1,227 @@
+"""Metrics of several named quality dimensions, how they are steered, and two more forms of each."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from .checks import RANGE_TOLERANCE
+from .metric import Encoded, Metric
+
+Indices = tuple[int, ...]
+Self = TypeVar("Self", bound="MultiDimensional")
+
+
+class MultiDimensional(Metric, ABC):
+    """A no-reference metric that scores named dimensions, higher is better, and an overall quality out of them.
+
+    `weigh` says how much each dimension counts, at any step. A dimension of weight 0 for all pictures is not computed.
+    Subclasses write `score` (the overall), `dimension_scores`, `dimension_features` and `instance_weights`.
+
+    Attributes:
+        dimension_names: the dimensions, in the order of every tensor of D values here.
+        dimension_range: the lowest and the highest score of a dimension there can be.
+        dimension_weights: a buffer (D,), or (N, D) with a row a picture, that no state dict holds; see `weigh`.
+        active: the indices of the dimensions whose weight is not 0 for all pictures, rising.
+    """
+
+    full_reference = False
+    lower_is_better = False
+    dimension_names: ClassVar[tuple[str, ...]]
+    dimension_range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
+    dimension_weights: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("dimension_weights", torch.ones(len(self.dimension_names)), persistent=False)
+        self.active: Indices = self.every_dimension
+
+    def dimensions(self, image: Tensor) -> Tensor:
+        """Scores (N, D) of images (N, 3, H, W) in [0, 1], whatever the weights are.
+
+        Raises:
+            TypeError, ValueError: the images are not what the metric takes; the text says what came and the mend.
+        """
+        image, _ = self.check(image, None)
+        self.check_range(image, "image", RANGE_TOLERANCE)
+        return self.dimension_scores(image, self.every_dimension)
+
+    def weigh(self: Self, weights: Tensor | Sequence[float] | None = None, **factors: float) -> Self:
+        """Sets what the dimensions count, from the next call on; returns the metric. No compiled graph is remade.
+
+        Args:
+            weights: all at once, (D,), or (N, D) for batches of N pictures.
+            factors: weights by name, as `weigh(sharpness=2.0, noisiness=0.5)`; the other dimensions keep theirs.
+
+        Raises:
+            ValueError: an unknown name (the dimensions are listed), another shape, a weight that is negative or not
+                finite, or a picture with no weight at all.
+        """
+        changed = self.dimension_weights.clone()  # a graph that is still to run backward holds the old one
+        count, names = len(self.dimension_names), ", ".join(self.dimension_names)
+        if weights is not None:
+            changed = torch.as_tensor(weights, dtype=changed.dtype, device=changed.device).detach().clone()
+            if changed.ndim not in (1, 2) or changed.shape[-1] != count:
+                raise ValueError(
+                    f"{self.name} takes weights ({count},) or (N, {count}), got {tuple(changed.shape)}: give one for "
+                    f"each of {names}."
+                )
+        for name, factor in factors.items():
+            if name not in self.dimension_names:
+                near = difflib.get_close_matches(name, self.dimension_names, 1)
+                hint = f" Did you mean {near[0]}?" if near else ""
+                raise ValueError(f'{self.name} has no dimension "{name}": the {count} are {names}.{hint}')
+            changed[..., self.dimension_names.index(name)] = factor
+        if not (changed.isfinite().all() and (changed >= 0).all() and changed.any(-1).all()):
+            raise ValueError(
+                f"{self.name} takes finite weights from 0 up, not all 0 for a picture, got {changed.tolist()}: use 0 "
+                "to leave a dimension out."
+            )
+        self.dimension_weights = changed
+        self.active = tuple(changed.reshape(-1, count).any(0).nonzero().flatten().tolist())
+        return self
+
+    def user_weights(self, image: Tensor) -> Tensor:
+        """The weights (N, D) in force for the images."""
+        weights, count = self.dimension_weights, len(image)
+        if weights.ndim == 2 and len(weights) != count:
+            raise ValueError(
+                f"{self.name} has weights for batches of {len(weights)} pictures, got {count}: set them with weigh() "
+                "for this batch."
+            )
+        return weights.expand(count, -1)
+
+    @property
+    def every_dimension(self) -> Indices:
+        """The indices of all dimensions."""
+        return tuple(range(len(self.dimension_names)))
+
+    @abstractmethod
+    def dimension_scores(self, image: Tensor, wanted: Indices) -> Tensor:
+        """Scores (N, K) of the wanted dimensions of checked images."""
+
+    @abstractmethod
+    def dimension_features(self, image: Tensor, wanted: Indices) -> Tensor:
+        """What the scores of the K wanted dimensions are read from: tokens (K, N, T, C) of checked images."""
+
+    @abstractmethod
+    def instance_weights(self, image: Tensor) -> Tensor:
+        """How much each dimension counts in these pictures by the metric's own judgement: (N, D), from 0 up."""
+
+    def settings(self) -> str:
+        """The options and the weights in force, for `fingerprint`."""
+        weights = torch.atleast_2d(self.dimension_weights).tolist()
+        rows = "; ".join(" ".join(f"{weight:g}" for weight in row) for row in weights)
+        return f"{self.extra_repr()}, dimension weights {rows}"
+
+
+class DimensionMean(Metric):
+    """The mean of a metric's dimension scores under its weights: the form to steer a restoration network with.
+
+    `sum(weight * score) / sum(weight)`, a picture at a time, higher is better. More weight on a dimension is always
+    more of the gradient for it, which the overall score, a network of the weighted scores, does not promise.
+
+    Args:
+        model: the metric whose dimensions are scored; its `weigh` (or this one's, which is the same) steers both.
+
+    Raises:
+        TypeError: `model` has no dimensions.
+    """
+
+    full_reference = False
+    lower_is_better = False
+    score_range = (-math.inf, math.inf)
+
+    def __init__(self, model: MultiDimensional) -> None:
+        super().__init__()
+        self.model = _multidimensional(model, type(self))
+        self.name = f"{model.name}-mean"
+        self.score_range = model.dimension_range
+        self.min_size = model.min_size
+        self.color, self.resize, self.crop = model.color, model.resize, model.crop
+
+    def score(self, image: Tensor, reference: None) -> Tensor:
+        """Scores (N,)."""
+        active = list(self.model.active)
+        weights = self.model.user_weights(image)[:, active]
+        return (weights * self.model.dimension_scores(image, self.model.active)).sum(1) / weights.sum(1)
+
+    def weigh(self, weights: Tensor | Sequence[float] | None = None, **factors: float) -> DimensionMean:
+        """Steers the model; see `MultiDimensional.weigh`."""
+        self.model.weigh(weights, **factors)
+        return self
+
+    def settings(self) -> str:
+        """The model's, for `fingerprint`."""
+        return self.model.settings()
+
+
+class DimensionDistance(Metric):
+    """How far an image's dimension features are from its reference's, 0 where both are equal, in [0, inf).
+
+    The mean absolute difference of the features, each dimension's multiplied by its weight and by what the metric
+    makes of it in this image (`instance_weights`, without gradient, and used for the reference too). From "MDIQA:
+    unified image quality assessment for multi-dimensional evaluation and restoration" (Yao et al., 2025), whose
+    published program multiplies by the weights twice; here they count once.
+
+    Args:
+        model: the metric whose features are compared; its `weigh` (or this one's, which is the same) steers both.
+
+    Raises:
+        TypeError: `model` has no dimensions.
+    """
+
+    full_reference = True
+    lower_is_better = True
+    score_range = (0.0, math.inf)
+
+    def __init__(self, model: MultiDimensional) -> None:
+        super().__init__()
+        self.model = _multidimensional(model, type(self))
+        self.name = f"{model.name}-distance"
+        self.min_size = model.min_size
+        self.color, self.resize, self.crop = model.color, model.resize, model.crop
+
+    def score(self, image: Tensor, reference: Tensor | Encoded) -> Tensor:
+        """Scores (N,)."""
+        active = list(self.model.active)
+        with torch.no_grad():
+            weights = self.model.user_weights(image) * self.model.instance_weights(image)
+        ours = self.model.dimension_features(image, self.model.active)
+        if isinstance(reference, Encoded):
+            theirs = reference.features[0][active]
+        else:
+            theirs = self.model.dimension_features(reference, self.model.active)
+        apart = (ours.to(image.dtype) - theirs.to(image.dtype)).abs().mean((2, 3))
+        return (weights[:, active].mT * apart).sum(0) / weights.shape[1]
+
+    def features(self, picture: Tensor) -> Iterator[Tensor]:
+        """The features (D, N, T, C) of every dimension, so that weights may change after `encode`."""
+        yield self.model.dimension_features(picture, self.model.every_dimension)
+
+    def weigh(self, weights: Tensor | Sequence[float] | None = None, **factors: float) -> DimensionDistance:
+        """Steers the model; see `MultiDimensional.weigh`."""
+        self.model.weigh(weights, **factors)
+        return self
+
+    def settings(self) -> str:
+        """The model's, for `fingerprint`."""
+        return self.model.settings()
+
+    def extra_repr(self) -> str:
+        """Whose features they are, for `repr` and for encoded references."""
+        return f"{type(self.model).__name__}({self.model.extra_repr()})"
+
+
+def _multidimensional(model: Any, form: type[Metric]) -> MultiDimensional:
+    if not isinstance(model, MultiDimensional):
+        raise TypeError(
+            f'{form.__name__} takes a metric with dimensions, got {type(model).__name__}: pass create("mdiqa").'
+        )
+    return model

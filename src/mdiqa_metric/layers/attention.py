@@ -1,0 +1,98 @@
+"""Transformer blocks of several heads at once, each head with parameters of its own.
+
+A *head* here is one quality dimension's network, not one of the parts that attention splits its channels into. The
+parameters of D heads are stacked along a first dimension, so that one batched product serves all; tokens are
+(D, N, T, C). Every `forward` takes the slice of the heads that its tokens belong to. Layer normalisation has no scale
+and shift: those of a published file are folded into the linear layer behind it, which every one of them has.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ALL = slice(None)
+
+
+def slices(heads: tuple[int, ...]) -> list[slice]:
+    """Slices that together take the given heads, rising, in their order: one where they are evenly spaced."""
+    steps = {after - before for before, after in itertools.pairwise(heads)}
+    if len(steps) <= 1 and heads:
+        return [slice(heads[0], heads[-1] + 1, steps.pop() if steps else 1)]
+    return [slice(head, head + 1) for head in heads]
+
+
+def each(wanted: tuple[int, ...], function: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
+    """`function(*tokens, heads)` over the tokens (K, ...) of the wanted heads, by slices of the parameters."""
+    parts = slices(wanted)
+    counts = [len(range(part.start, part.stop, part.step or 1)) for part in parts]
+    pieces = zip(*(stack.split(counts) for stack in tokens), strict=True)
+    return torch.cat([function(*piece, part) for piece, part in zip(pieces, parts, strict=True)])
+
+
+class Linears(nn.Module):
+    """A linear layer for each of `heads`."""
+
+    def __init__(self, heads: int, inputs: int, outputs: int, bias: bool = True) -> None:
+        super().__init__()
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(heads, outputs, inputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(heads, outputs)) if bias else None
+
+    def forward(self, x: Tensor, heads: slice = ALL) -> Tensor:
+        """(D, N, T, inputs) -> (D, N, T, outputs)."""
+        rows, weight = x.flatten(1, 2), self.weight[heads].mT
+        out = rows @ weight if self.bias is None else torch.baddbmm(self.bias[heads, None], rows, weight)
+        return out.unflatten(1, x.shape[1:3])
+
+
+class Attention(nn.Module):
+    """Attention, then a two-layer perceptron, each after normalisation and around a shortcut ("pre-norm").
+
+    Args:
+        heads: how many networks are stacked.
+        width: channels.
+        parts: what attention splits the channels into.
+    """
+
+    def __init__(self, heads: int, width: int, parts: int) -> None:
+        super().__init__()
+        self.parts = parts
+        self.query = Linears(heads, width, width)
+        self.key_value = Linears(heads, width, 2 * width)
+        self.out = Linears(heads, width, width)
+        self.up = Linears(heads, width, 4 * width)
+        self.down = Linears(heads, 4 * width, width)
+
+    def forward(self, x: Tensor, memory: Tensor | None = None, heads: slice = ALL) -> Tensor:
+        """Tokens x (D, N, T, C) that have looked at `memory` (D, N, T', C), or at themselves where that is None."""
+        normal = normalized(x)
+        seen = normal if memory is None else normalized(memory)
+        tokens = (self.query(normal, heads), *self.key_value(seen, heads).chunk(2, -1))
+        # Networks and pictures are one batch, for fused kernels take four dimensions.
+        query, key, value = (t.flatten(0, 1).unflatten(-1, (self.parts, -1)).transpose(1, 2) for t in tokens)
+        found = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(x.shape)
+        x = x + self.out(found, heads)
+        return x + self.down(F.gelu(self.up(normalized(x), heads)), heads)
+
+
+class Perceptron(nn.Module):
+    """Three linear layers with GELU between them; the first two normalise what they are given."""
+
+    def __init__(self, heads: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Linears(heads, width, size) for size in (width, width, outputs))
+
+    def forward(self, x: Tensor, heads: slice = ALL) -> Tensor:
+        """(D, N, T, C) -> (D, N, T, outputs)."""
+        first, second, last = self.layers
+        return last(F.gelu(second(normalized(F.gelu(first(normalized(x), heads))), heads)), heads)
+
+
+def normalized(x: Tensor) -> Tensor:
+    """Tokens (..., C) of mean 0 and variance 1 each."""
+    return F.layer_norm(x, x.shape[-1:])

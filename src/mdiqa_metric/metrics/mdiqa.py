@@ -1,0 +1,399 @@
+"""MDIQA: nine dimensions of image quality, and one score out of them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..backbones import ClipRN50, MobileNetV3, ResNet50, batch_norms
+from ..checks import RANGE_TOLERANCE
+from ..dimensions import Indices, MultiDimensional
+from ..files import WeightsError
+from ..layers.attention import Attention, Linears, Perceptron, each, normalized, slices
+from ..layers.convolution import Conv
+from ..layers.cross_scale import CrossScale
+from ..layers.gated_pooling import GatedPyramid, ReducedPooling
+from ..layers.published import Published, after_batch_norm, after_norm, named
+from ..ops.precision import full_precision
+from ..states import load, read_state
+
+TECHNICAL = ("brightness", "colorfulness", "contrast", "noisiness", "sharpness")
+AESTHETIC = ("color", "composition", "content", "light")
+WIDTH, PARTS = 256, 4
+Branch = Literal["mobilenetv3", "resnet50"]
+# How the authors' fusion file calls the weight branch.
+BRANCH = "instance_specific_weighted_branch."
+
+
+class Explanation(NamedTuple):
+    """What `MDIQA.explain` finds in N pictures of D dimensions.
+
+    Attributes:
+        overall: the scores (N,) under the weights in force.
+        scores: the dimensions' own scores (N, D), as `dimensions` gives.
+        local_scores: what the tokens that CLIP has joined add to each (N, D); overall weighs the sum of both.
+        instance_weights: what each dimension counts in this picture by the weight branch (N, D); a row sums to 1.
+        user_weights: what `weigh` set (N, D).
+        contributions: each dimension's part of the overall score (N, D), its exact Shapley value: what adding its
+            weighed score to the others' changes, averaged over all orders of adding. A row sums to `overall` minus
+            `baseline`.
+        baseline: the overall score where every weighed score is 0, a scalar.
+        maps: (N, D, h, w), a value for each 32 x 32 block: the dimension's local score if the block's token, which has
+            looked at all others, stood for the whole picture. Global score and weights are left out, and since the
+            score is a network of the mean token, the mean of a map is not the local score.
+    """
+
+    overall: Tensor
+    scores: Tensor
+    local_scores: Tensor
+    instance_weights: Tensor
+    user_weights: Tensor
+    contributions: Tensor
+    baseline: Tensor
+    maps: Tensor
+
+
+class MDIQA(MultiDimensional):
+    """Quality without a reference from nine dimensions, higher is better; the published files give about 0 to 1.
+
+    Two ResNet-50 bases, one for five technical dimensions and one for four aesthetic ones, each with a TOPIQ head a
+    dimension; CLIP's tokens join the features of each head for a second, local score; a weight branch says how much
+    each dimension counts in the picture; a small network makes one score of the nine weighed ones. The weights of
+    `weigh` multiply those of the branch, as the authors' `weight_ratio` does. From "MDIQA: unified image quality
+    assessment for multi-dimensional evaluation and restoration" (Yao et al., 2025, arXiv 2508.16887).
+
+    CLIP's branch, its 1 x 1 convolution included, carries no gradient, for the authors cut it; all else does.
+
+    Args:
+        branch: the weight branch: "mobilenetv3", or "resnet50" of the authors' later files.
+        checkpointing: lets the bases keep little for backward and compute their stages once more there.
+
+    Raises:
+        ValueError: an unknown branch.
+    """
+
+    dimension_names = TECHNICAL + AESTHETIC
+    score_range = (-math.inf, math.inf)
+    min_size = 32
+
+    def __init__(self, branch: Literal["mobilenetv3", "resnet50"] = "mobilenetv3", checkpointing: bool = False) -> None:
+        super().__init__()
+        if branch not in BRANCHES:
+            raise ValueError(f'MDIQA takes branch "mobilenetv3" or "resnet50", got {branch!r}.')
+        self.branch = branch
+        self.technical = Base(len(TECHNICAL), checkpointing)
+        self.aesthetic = Base(len(AESTHETIC), checkpointing)
+        self.fusion = Fusion(len(self.dimension_names), branch)
+
+    def score(self, image: Tensor, reference: None) -> Tensor:
+        """Scores (N,)."""
+        query = self._query(image, self.active)
+        local, _ = self._local(image, query, self.active)
+        return self.fusion.overall(self._weighed(image, self._values(query, self.active) + local, self.active))
+
+    def dimension_scores(self, image: Tensor, wanted: Indices) -> Tensor:
+        """Scores (N, K): what the heads have learnt from opinions on each dimension, before CLIP's tokens join."""
+        return self._values(self._query(image, wanted), wanted)
+
+    def dimension_features(self, image: Tensor, wanted: Indices) -> Tensor:
+        """The heads' query tokens (K, N, h * w, 256)."""
+        return self._query(image, wanted)
+
+    def instance_weights(self, image: Tensor) -> Tensor:
+        """The weight branch's (N, 9), which sum to 1 a picture."""
+        return self.fusion.branch(image)
+
+    def explain(self, image: Tensor) -> Explanation:
+        """What the overall scores of images (N, 3, H, W) in [0, 1] are made of; see `Explanation`. Keeps no graph.
+
+        Raises:
+            TypeError, ValueError: the images are not what the metric takes; the text says what came and the mend.
+        """
+        image, _ = self.check(image, None)
+        self.check_range(image, "image", RANGE_TOLERANCE)
+        every = self.every_dimension
+        with torch.no_grad():
+            query = self._query(image, every)
+            scores = self._values(query, every)
+            local, tokens = self._local(image, query, every)
+            maps = each(every, self.fusion.head, tokens).squeeze(3).transpose(0, 1)
+            weighed = self._weighed(image, scores + local, every)
+            return Explanation(
+                overall=self.fusion.overall(weighed),
+                scores=scores,
+                local_scores=local,
+                instance_weights=self.instance_weights(image),
+                user_weights=self.user_weights(image),
+                contributions=shapley_values(self.fusion.overall, weighed),
+                baseline=self.fusion.overall(torch.zeros_like(weighed[0])),
+                maps=maps.unflatten(2, _grid(image)).to(image.dtype),
+            )
+
+    def _query(self, image: Tensor, wanted: Indices) -> Tensor:
+        """Query tokens (K, N, h * w, 256); a base without a wanted head is not run."""
+        return torch.cat([base.query(image, heads) for base, heads in self._bases(wanted)])
+
+    def _values(self, query: Tensor, wanted: Indices) -> Tensor:
+        """Scores (N, K) of the query tokens of the wanted dimensions."""
+        groups = self._bases(wanted)
+        pieces = query.split([len(heads) for _, heads in groups])
+        values = [each(heads, base.heads.values, piece) for (base, heads), piece in zip(groups, pieces, strict=True)]
+        return _rows(torch.cat(values))
+
+    def _local(self, image: Tensor, query: Tensor, wanted: Indices) -> tuple[Tensor, Tensor]:
+        """Local scores (N, K) and the tokens (K, N, h * w, 256) whose mean they are read from."""
+        meaning = self.fusion.meaning(image).expand_as(query)
+        tokens = each(wanted, self.fusion.joined, query, meaning)
+        return _rows(each(wanted, self.fusion.head, tokens.mean(2, keepdim=True)).squeeze(2)), tokens
+
+    def _bases(self, wanted: Indices) -> list[tuple[Base, Indices]]:
+        """The bases to run, each with which of its heads."""
+        count = len(TECHNICAL)
+        groups = (
+            (self.technical, tuple(index for index in wanted if index < count)),
+            (self.aesthetic, tuple(index - count for index in wanted if index >= count)),
+        )
+        return [(base, heads) for base, heads in groups if heads]
+
+    def _weighed(self, image: Tensor, scores: Tensor, wanted: Indices) -> Tensor:
+        """All nine scores (N, 9) times their weights; 0 where a score is not wanted."""
+        weights = self.instance_weights(image) * self.user_weights(image)
+        whole = torch.zeros_like(weights)
+        whole[:, list(wanted)] = scores.to(whole.dtype)
+        return whole * weights
+
+    @classmethod
+    def from_official(cls, folder: str | Path, checkpointing: bool = False) -> MDIQA:
+        """The metric with the authors' files, read from a folder as they are.
+
+        Six technical files (`*freeze_backbone*.pth` and `*_head0.pth` to `*_head4.pth`), the aesthetic one
+        (`*PARA*.pth`) and the fusion (any other, which decides on the weight branch). They come by hand from the
+        authors' Google Drive folder and forbid commercial use.
+
+        Raises:
+            WeightsError: a file is missing, foreign, unreadable or not in the authors' layout; the text names it.
+        """
+        files = _official_files(Path(folder))
+        technical = {f"cfanet_backbone.{key}": value for key, value in _params(files["backbone"]).items()}
+        for index in range(len(TECHNICAL)):
+            head = _params(files[f"head{index}"])
+            technical |= {f"cfanet_heads.{index}.{key}": value for key, value in head.items()}
+        fusion = _params(files["fusion"])
+        branch: Branch = "resnet50" if _has_residual_branch(fusion) else "mobilenetv3"
+        with torch.random.fork_rng(devices=[]):
+            metric = cls(branch, checkpointing)
+        state: dict[str, Tensor] = {}
+        for part, content in (("technical", technical), ("aesthetic", _params(files["aesthetic"])), ("fusion", fusion)):
+            try:
+                state |= {f"{part}.{key}": value for key, value in cls.from_published(part, content).items()}
+            except KeyError as error:
+                raise WeightsError(f"{part}, read from {folder}, lacks {error}: fetch its files again.") from error
+        load(metric, state, ("technical", "aesthetic", "fusion"))
+        return metric.eval().requires_grad_(False)
+
+    @classmethod
+    def from_published(cls, part: str, state: Any) -> dict[str, Tensor]:
+        """Our keys for the authors' "technical", "aesthetic" or "fusion" state dict."""
+        published = Published(state.get("params", state))
+        if part in ("technical", "aesthetic"):
+            return published.state if "heads.rows" in published.state else _base(published)
+        return published.state if "net.0.weight" in published.state else _fusion(published)
+
+    def extra_repr(self) -> str:
+        """The options, for `repr` and `fingerprint`."""
+        return f"branch={self.branch}"
+
+
+class Base(nn.Module):
+    """A trunk, its gated pyramid, and TOPIQ heads that share both."""
+
+    def __init__(self, heads: int, checkpointing: bool) -> None:
+        super().__init__()
+        self.trunk = ResNet50(checkpointing)
+        self.pyramid = GatedPyramid(self.trunk.channels, WIDTH)
+        self.heads = CrossScale(heads, WIDTH, PARTS)
+
+    def query(self, image: Tensor, heads: Indices) -> Tensor:
+        """Query tokens (K, N, h * w, C) of the given heads."""
+        maps = self.pyramid(self.trunk.walk(image), _grid(image))
+        return torch.cat([self.heads.query(maps, some) for some in slices(heads)])
+
+
+class Fusion(nn.Module):
+    """CLIP's part in each dimension, and the network that makes one score of nine."""
+
+    def __init__(self, heads: int, branch: str) -> None:
+        super().__init__()
+        self.branch = BRANCHES[branch](heads)
+        self.clip = ClipRN50()
+        self.project = Conv(1024, WIDTH, 1)
+        self.squeeze = Linears(heads, 2 * WIDTH, WIDTH // 2, bias=False)
+        self.expand = Linears(heads, WIDTH // 2, WIDTH, bias=False)
+        self.attention = Attention(heads, WIDTH, PARTS)
+        self.head = Perceptron(heads, WIDTH, 1)
+        self.net = nn.Sequential(
+            nn.Linear(heads, 4 * heads), nn.GELU(), nn.Linear(4 * heads, 4 * heads), nn.GELU(), nn.Linear(4 * heads, 1)
+        )
+
+    @torch.no_grad()
+    def meaning(self, image: Tensor) -> Tensor:
+        """CLIP's tokens (N, h * w, C) on the heads' grid."""
+        tokens = self.project(self.clip(image))
+        return F.interpolate(tokens, _grid(image), mode="bicubic").flatten(2).mT
+
+    def joined(self, query: Tensor, meaning: Tensor, heads: slice) -> Tensor:
+        """Query tokens (D, N, h * w, C) after CLIP's have joined and they have looked at each other."""
+        both = torch.cat([query, meaning.to(query.dtype)], -1)
+        joined = query + self.expand(F.gelu(self.squeeze(both, heads)), heads)
+        return self.attention(joined, heads=heads)
+
+    @full_precision
+    def overall(self, weighed: Tensor) -> Tensor:
+        """One score of nine weighed ones: (..., 9) -> (...)."""
+        return self.net(weighed).squeeze(-1)
+
+
+class MobileBranch(nn.Module):
+    """The weight branch on MobileNetV3: all five levels at the fourth's size, a perceptron a position, their mean."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.trunk = MobileNetV3()
+        self.reduce = nn.ModuleList(ReducedPooling(count, WIDTH) for count in self.trunk.channels)
+        width = WIDTH * len(self.trunk.channels)
+        self.hidden, self.out = nn.Linear(width, width), nn.Linear(width, outputs)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Weights (N, outputs) of pictures (N, 3, H, W); a row sums to 1."""
+        maps = self.trunk(image)
+        size = maps[-2].shape[-2:]
+        maps = [reduce(x, size) for reduce, x in zip(self.reduce, maps, strict=True)]
+        tokens = normalized(torch.cat(maps, 1).flatten(2).mT)
+        return self.out(F.gelu(self.hidden(tokens))).mean(1).to(image.dtype).softmax(1)
+
+
+class ResidualBranch(nn.Module):
+    """The weight branch on ResNet-50: the mean of the last map, one linear layer."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.trunk = ResNet50()
+        self.out = nn.Linear(self.trunk.channels[-1], outputs)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Weights (N, outputs) of pictures (N, 3, H, W); a row sums to 1."""
+        *_, last = self.trunk.walk(image)
+        return self.out(last.mean((2, 3))).to(image.dtype).softmax(1)
+
+
+BRANCHES = {"mobilenetv3": MobileBranch, "resnet50": ResidualBranch}
+
+
+def _rows(values: Tensor) -> Tensor:
+    """(K, N, 1) -> (N, K), at least float32."""
+    return values.squeeze(2).mT.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _grid(image: Tensor) -> tuple[int, int]:
+    return ResNet50.sizes(*image.shape[-2:])
+
+
+def shapley_values(function: Any, values: Tensor) -> Tensor:
+    """The exact Shapley values (N, D) of D numbers (N, D) in a function (..., D) -> (...), against zeros."""
+    count = values.shape[1]
+    chosen = torch.tensor(list(itertools.product((False, True), repeat=count)), device=values.device)  # (2^D, D)
+    scores = function(values * chosen[:, None])  # (2^D, N)
+    orders = torch.tensor([1 / (count * math.comb(count - 1, size)) for size in range(count)], device=values.device)
+    size = chosen.sum(1, keepdim=True)
+    share = torch.where(chosen, orders[(size - 1).clamp(min=0)], -orders[size.clamp(max=count - 1)])
+    return (share.to(values.dtype).T @ scores.to(values.dtype)).T
+
+
+def _base(published: Published) -> dict[str, Tensor]:
+    prefix = "cfanet_backbone."
+    trunk = ResNet50.folded(published.under(f"{prefix}semantic_model."))
+    ours = {f"trunk.{key}": value for key, value in trunk.items()}
+    for level in range(len(ResNet50.channels)):
+        ours |= {f"pyramid.{key}": value for key, value in published.gated_pooling(level, prefix).items()}
+    heads = sorted({int(key.split(".")[1]) for key in published.state if key.startswith("cfanet_heads.")})
+    stacked = published.cross_scale([f"cfanet_heads.{head}." for head in heads])
+    return ours | {f"heads.{key}": value for key, value in stacked.items()} | published.state
+
+
+def _fusion(published: Published) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        norms = batch_norms(ClipRN50.network())
+    clip = after_batch_norm(published.under("semantic_model.visual."), norms)
+    # CLIP's text tower lies in the file unused; weights of a whole data set are the alternative to the branch.
+    published.drop("semantic_model.", "dataset_specific_weights.")
+    ours = {f"clip.visual.{key}": value for key, value in clip.items()} | published.conv(
+        "semantic_feat_conv", "project"
+    )
+    local, every = "local_score_module", range(len(MDIQA.dimension_names))
+    for theirs, name in (("in_ln", "squeeze"), ("out_ln", "expand")):
+        layers = [published.take(f"{local}.fusion_before_attn.{index}.{theirs}.weight") for index in every]
+        ours[f"{name}.weight"] = torch.stack(layers)
+    ours |= Published.stack([published.attention(f"{local}.attn_pools.{index}", "attention") for index in every])
+    ours |= Published.stack([published.perceptron(f"{local}.score_linears.{index}", "head") for index in every])
+    for index in (0, 2, 4):
+        ours |= published.conv(f"{local}.net.{index}", f"net.{index}")
+    branch = _residual_branch(published) if _has_residual_branch(published.state) else _mobile_branch(published)
+    return ours | {f"branch.{key}": value for key, value in branch.items()} | published.state
+
+
+def _has_residual_branch(state: Mapping[str, Any]) -> bool:
+    return any(re.match(rf"{BRANCH}.*layer4\.", key) for key in state)
+
+
+def _mobile_branch(published: Published) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        norms = batch_norms(MobileNetV3.network())
+    trunk = after_batch_norm(published.under(f"{BRANCH}semantic_model."), norms)
+    ours = {f"trunk.features.{key}": value for key, value in trunk.items()}
+    for level in range(len(MobileNetV3.channels)):
+        ours |= published.conv(f"{BRANCH}dim_reduce.{level}.0", f"reduce.{level}")
+    keys = ("0.weight", "0.bias", "1.weight", "1.bias")
+    layers = [published.take(f"{BRANCH}score_linear.{key}") for key in keys]
+    return ours | named("hidden", after_norm(*layers)) | published.conv(f"{BRANCH}score_linear.3", "out")
+
+
+def _residual_branch(published: Published) -> dict[str, Tensor]:
+    """Whatever the trunk is called and whatever the one linear layer beside it is."""
+    trunk, rest = {}, {}
+    for key, value in published.under(BRANCH).items():
+        named = re.fullmatch(r"(?:\w+\.)?((?:conv1|bn1|layer\d)\..+)", key)
+        if named:
+            trunk[named[1]] = value
+        else:
+            rest[re.sub(r".*\.(weight|bias)", r"out.\1", key)] = value
+    return {f"trunk.{key}": value for key, value in ResNet50.folded(trunk).items()} | rest
+
+
+def _official_files(folder: Path) -> dict[str, Path]:
+    """The authors' eight files by what they hold."""
+    patterns = {"backbone": "*freeze_backbone*.pth", "aesthetic": "*PARA*.pth"}
+    patterns |= {f"head{index}": f"*_head{index}.pth" for index in range(len(TECHNICAL))}
+    found: dict[str, list[Path]] = {role: [] for role in (*patterns, "fusion")}
+    for path in sorted(folder.rglob("*.pth")):
+        found[next((role for role, pattern in patterns.items() if path.match(pattern)), "fusion")].append(path)
+    for role, paths in found.items():
+        if len(paths) != 1:
+            wanted = patterns.get(role, "one other .pth, as mdiqa_shared_5t_4a_clipfeat_localv4_mbv3_koniq_seed1.pth")
+            came = ", ".join(path.name for path in paths) or "none"
+            raise WeightsError(
+                f"MDIQA takes one {role} file ({wanted}) in {folder}, got {came}: keep the eight of one model there."
+            )
+    return {role: paths[0] for role, paths in found.items()}
+
+
+def _params(path: Path) -> dict[str, Tensor]:
+    state = read_state(path)
+    return state.get("params", state)

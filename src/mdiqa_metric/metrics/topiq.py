@@ -1,0 +1,162 @@
+"""TOPIQ: image quality from the top down, from what a picture shows to how it is distorted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..backbones import ResNet50
+from ..layers.convolution import Conv
+from ..layers.cross_scale import CrossScale
+from ..layers.gated_pooling import Gate, GatedPyramid
+from ..layers.published import Published
+from ..metric import Encoded, Metric
+from ..ops.precision import full_precision
+
+# Channels of the pooled maps, and what attention splits them into; the aesthetic model has twice as many.
+WIDTH, PARTS = 256, 4
+
+
+class TOPIQ(Metric):
+    """Quality without a reference, higher is better; the published files give about 0 to 1.
+
+    ResNet-50's maps are gated and pooled to one size, then tokens of the smallest look at those of each larger one.
+    From "TOPIQ: a top-down approach from semantics to distortions for image quality assessment" (Chen et al., TIP
+    2024). Memory grows with the fourth power of the picture's side, for each of its 32 x 32 blocks looks at all.
+
+    Args:
+        side: what the shorter side is resized to first, by antialiased bilinear interpolation, as the FLIVE model wants
+            it; None leaves pictures as they are.
+
+    Raises:
+        ValueError: `side` is below 32.
+    """
+
+    full_reference = False
+    lower_is_better = False
+    score_range = (-math.inf, math.inf)
+    min_size = 32
+
+    def __init__(self, side: int | None = None) -> None:
+        super().__init__()
+        if side is not None and side < self.min_size:
+            raise ValueError(f"TOPIQ takes a side from {self.min_size} pixels up or None, got {side}.")
+        self.side = side
+        self.resize = "none" if side is None else f"shorter side to {side}, antialiased bilinear"
+        self.trunk = ResNet50()
+        self.pyramid = GatedPyramid(self.trunk.channels, WIDTH)
+        self.heads = CrossScale(1, WIDTH, PARTS)
+
+    def score(self, image: Tensor, reference: None) -> Tensor:
+        """Scores (N,)."""
+        if self.side is not None:
+            shorter = min(image.shape[-2:])
+            size = [self.side * length // shorter for length in image.shape[-2:]]
+            image = F.interpolate(image, size, mode="bilinear", antialias=True)
+        values = self.heads(self.pyramid(self.trunk.walk(image), self.trunk.sizes(*image.shape[-2:])))
+        return values[0, :, 0].to(image.dtype)
+
+    @classmethod
+    def from_published(cls, part: str, state: Any) -> dict[str, Tensor]:
+        """Our keys for the authors' file."""
+        return _from_published(state)
+
+    def extra_repr(self) -> str:
+        """The options, for `repr` and `fingerprint`."""
+        return f"side={self.side}"
+
+
+class TOPIQIAA(Metric):
+    """Aesthetic quality without a reference, the mean of a predicted histogram of ratings 1 to 10.
+
+    The network of `TOPIQ`, twice as wide, trained on AVA; from the same paper.
+    """
+
+    full_reference = False
+    lower_is_better = False
+    score_range = (1.0, 10.0)
+    min_size = 32
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = ResNet50()
+        self.pyramid = GatedPyramid(self.trunk.channels, 2 * WIDTH)
+        self.heads = CrossScale(1, 2 * WIDTH, 2 * PARTS, outputs=10)
+
+    def score(self, image: Tensor, reference: None) -> Tensor:
+        """Scores (N,)."""
+        values = self.heads(self.pyramid(self.trunk.walk(image), self.trunk.sizes(*image.shape[-2:])))
+        shares = values[0].to(image.dtype).softmax(1)
+        return (shares * torch.arange(1, 11, device=shares.device)).sum(1)
+
+    @classmethod
+    def from_published(cls, part: str, state: Any) -> dict[str, Tensor]:
+        """Our keys for the authors' file."""
+        return _from_published(state)
+
+
+class TOPIQFR(Metric):
+    """Quality beside a reference, higher is better; the published files give about 0 to 1.
+
+    The maps of both pictures and their distance, gated by the distance, go the way of `TOPIQ`'s; from the same paper.
+    """
+
+    full_reference = True
+    lower_is_better = False
+    score_range = (-math.inf, math.inf)
+    min_size = 32
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = ResNet50()
+        self.gates = nn.ModuleList(Gate(count) for count in self.trunk.channels)
+        self.reduce = nn.ModuleList(Conv(3 * count, WIDTH, 1) for count in self.trunk.channels)
+        self.heads = CrossScale(1, WIDTH, PARTS)
+
+    def score(self, image: Tensor, reference: Tensor | Encoded) -> Tensor:
+        """Scores (N,)."""
+        references = reference.features if isinstance(reference, Encoded) else self.features(reference)
+        size, maps = self.trunk.sizes(*image.shape[-2:]), []
+        for x, y, gate, reduce in zip(self.features(image), references, self.gates, self.reduce, strict=True):
+            apart = _distance(x, y)
+            weight = gate(apart)
+            pooled = [F.adaptive_avg_pool2d(weight * part, size) for part in (x, y, apart)]
+            maps.append(F.gelu(reduce(torch.cat(pooled, 1))))
+        values = self.heads(maps)
+        return values[0, :, 0].to(image.dtype)
+
+    def features(self, picture: Tensor) -> Iterator[Tensor]:
+        """The trunk's five maps of pictures (N, 3, H, W) in [0, 1]."""
+        return self.trunk.walk(picture)
+
+    @classmethod
+    def from_published(cls, part: str, state: Any) -> dict[str, Tensor]:
+        """Our keys for the authors' file."""
+        return _from_published(state)
+
+
+@full_precision
+def _distance(x: Tensor, y: Tensor) -> Tensor:
+    """|x - y|, rounded off at 0 so that its slope there is 0."""
+    return ((x - y).square() + 1e-12).sqrt()
+
+
+def _from_published(state: Any) -> dict[str, Tensor]:
+    if "heads.rows" in state:
+        return dict(state)
+    published = Published(state.get("params", state))
+    ours = {f"trunk.{key}": value for key, value in ResNet50.folded(published.under("semantic_model.")).items()}
+    ours |= {f"heads.{key}": value for key, value in published.cross_scale([""]).items()}
+    for level in range(5):
+        if f"weight_pool.{level}.splitconv.weight" in published.state:
+            pool = published.gated_pooling(level)
+            ours |= {f"pyramid.{key}": value for key, value in pool.items()}
+        else:
+            ours |= published.gate(f"weight_pool.{level}", f"gates.{level}")
+            ours |= published.conv(f"dim_reduce.{level}.0", f"reduce.{level}")
+    return ours | published.state
