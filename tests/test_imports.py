@@ -14,8 +14,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "mdiqa_metric"
 
 # A module imports only what stands before it.
 ORDER = (
-    *("ops", "layers", "backbones", "checks", "metric", "download", "files", "states", "dimensions", "metrics", "loss"),
-    *("weights", "io", "scoring", "data", "evaluate", "train", "cli"),
+    *("ops", "layers", "backbones", "checks", "metric", "download", "files", "states", "sharing"),
+    *("dimensions", "metrics", "loss", "weights", "io", "scoring", "data", "evaluate", "train", "cli"),
 )
 
 

@@ -23,6 +23,7 @@ from ..layers.cross_scale import CrossScale
 from ..layers.gated_pooling import GatedPyramid, ReducedPooling
 from ..layers.published import Published, after_batch_norm, after_norm, named
 from ..ops.precision import full_precision
+from ..sharing import Shared
 from ..states import load, read_state
 
 TECHNICAL = ("brightness", "colorfulness", "contrast", "noisiness", "sharpness")
@@ -61,7 +62,7 @@ class Explanation(NamedTuple):
     maps: Tensor
 
 
-class MDIQA(MultiDimensional):
+class MDIQA(MultiDimensional, Shared):
     """Quality without a reference from nine dimensions, higher is better; the published files give about 0 to 1.
 
     Two ResNet-50 bases, one for five technical dimensions and one for four aesthetic ones, each with a TOPIQ head a
