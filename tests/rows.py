@@ -118,6 +118,11 @@ def build(name: str, data: dict[str, Any], **options: Any) -> mdiqa_metric.Metri
     return mdiqa_metric.create(name, weights=parts or "pretrained", **options)
 
 
+def row_of(name: str) -> Row:
+    """The row of that name."""
+    return next(row for row in ROWS if row.name == name)
+
+
 def class_of(row: Row) -> type[mdiqa_metric.Metric]:
     """The metric's class, without making one."""
     return getattr(mdiqa_metric, row.form) if row.form else metric_class(manifest()["metrics"][row.name]["class"])

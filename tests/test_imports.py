@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "mdiqa_metric"
 
 # A module imports only what stands before it.
 ORDER = (
-    *("ops", "layers", "backbones", "checks", "metric", "download", "files", "states", "sharing"),
+    *("ops", "layers", "backbones", "checks", "metric", "download", "files", "states", "official", "sharing"),
     *("dimensions", "metrics", "loss", "weights", "io", "scoring", "data", "evaluate", "train", "cli"),
 )
 

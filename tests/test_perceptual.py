@@ -16,7 +16,7 @@ from mdiqa_metric.ops.compare import moments, unit_distance
 from mdiqa_metric.ops.convolution import add_relu, conv
 from mdiqa_metric.ops.pooling import blur_pool, gated_pool, l2_pool, max_pool, reduced_pool
 from tests.golden import golden
-from tests.rows import ROWS, content, filled, metric_of, pair_of, photograph
+from tests.rows import ROWS, content, filled, metric_of, pair_of, photograph, row_of
 
 ON_TRUNKS = [row for row in ROWS if row.name.startswith(("lpips", "stlpips", "dists"))]
 each_trunk = pytest.mark.parametrize("row", ON_TRUNKS, ids=lambda row: row.name)
@@ -24,7 +24,7 @@ WINDOW = torch.tensor([0.25, 0.5, 0.25]).double()
 
 
 def of(name):
-    return metric_of(next(row for row in ROWS if row.name == name))
+    return metric_of(row_of(name))
 
 
 def maps(*shape, seed=0):
@@ -321,7 +321,7 @@ def test_dists_says_how_it_resizes():
 
 
 def test_versions_of_lpips_have_heads_of_their_own():
-    new, old = (metric_of(next(row for row in ROWS if row.name == name)) for name in ("lpips-vgg", "lpips-vgg-v0.0"))
+    new, old = of("lpips-vgg"), of("lpips-vgg-v0.0")
     assert all(not torch.equal(x, y) for x, y in zip(new.heads, old.heads, strict=True))
 
 

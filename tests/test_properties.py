@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mdiqa_metric import Loss, Metric, MultiDimensional, WeightedLoss
-from tests.rows import ROWS, class_of, metric_of, pair_of, photograph
+from tests.rows import ROWS, class_of, metric_of, pair_of, photograph, row_of
 
 each_metric = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 TRAINABLE = [row for row in ROWS if row.trainable]
@@ -459,7 +459,7 @@ def test_an_encoded_reference_stands_for_the_picture_or_is_refused_with_a_reason
 
 
 def test_weighted_terms_add_up_and_can_be_weighed_between_steps():
-    psnr, ssim = (metric_of(next(row for row in ROWS if row.name == name)) for name in ("psnr", "psnr-y-full"))
+    psnr, ssim = metric_of(row_of("psnr")), metric_of(row_of("psnr-y-full"))
     image, reference = photograph(64, 64) * 0.9, photograph(64, 64)
     loss = WeightedLoss({"psnr": (Loss(psnr), 1.0), "luma": (Loss(ssim), 0.5), "pixel": (nn.L1Loss(), 10.0)})
     with pytest.raises(RuntimeError, match="call it once"):

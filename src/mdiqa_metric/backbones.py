@@ -9,8 +9,8 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from .layers.checkpointing import recomputed
 from .layers.convolution import Conv, ConvReLU
 from .layers.published import after_batch_norm
 from .ops.convolution import add_relu
@@ -174,10 +174,7 @@ class ResNet50(nn.Module):
         x = max_pool(F.pad(x, (1, 1, 1, 1)), 3, 2)  # behind a ReLU zeros pad as well as minus infinity
         for index in range(1, 5):
             stage = self.get_submodule(f"layer{index}")
-            if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(stage, x, use_reentrant=False, preserve_rng_state=False)
-            else:
-                x = stage(x)
+            x = recomputed(self.checkpointing, stage, x)
             yield x
 
     @staticmethod

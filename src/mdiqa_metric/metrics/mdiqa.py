@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,25 +11,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones import ClipRN50, MobileNetV3, ResNet50, batch_norms
+from .. import official
+from ..backbones import ClipRN50, MobileNetV3, ResNet50
 from ..checks import RANGE_TOLERANCE
 from ..dimensions import Indices, MultiDimensional
 from ..files import WeightsError
 from ..layers.attention import Attention, Linears, Perceptron, each, normalized, slices
+from ..layers.checkpointing import recomputed
 from ..layers.convolution import Conv
 from ..layers.cross_scale import CrossScale
 from ..layers.gated_pooling import GatedPyramid, ReducedPooling
-from ..layers.published import Published, after_batch_norm, after_norm, named
+from ..layers.published import Published
 from ..ops.precision import full_precision
 from ..sharing import Shared
-from ..states import load, read_state
+from ..states import load
 
 TECHNICAL = ("brightness", "colorfulness", "contrast", "noisiness", "sharpness")
 AESTHETIC = ("color", "composition", "content", "light")
 WIDTH, PARTS = 256, 4
-Branch = Literal["mobilenetv3", "resnet50"]
-# How the authors' fusion file calls the weight branch.
-BRANCH = "instance_specific_weighted_branch."
 
 
 class Explanation(NamedTuple):
@@ -75,7 +72,7 @@ class MDIQA(MultiDimensional, Shared):
 
     Args:
         branch: the weight branch: "mobilenetv3", or "resnet50" of the authors' later files.
-        checkpointing: lets the bases keep little for backward and compute their stages once more there.
+        checkpointing: lets the bases keep little for backward and compute nearly all once more there.
 
     Raises:
         ValueError: an unknown branch.
@@ -182,22 +179,16 @@ class MDIQA(MultiDimensional, Shared):
         Raises:
             WeightsError: a file is missing, foreign, unreadable or not in the authors' layout; the text names it.
         """
-        files = _official_files(Path(folder))
-        technical = {f"cfanet_backbone.{key}": value for key, value in _params(files["backbone"]).items()}
-        for index in range(len(TECHNICAL)):
-            head = _params(files[f"head{index}"])
-            technical |= {f"cfanet_heads.{index}.{key}": value for key, value in head.items()}
-        fusion = _params(files["fusion"])
-        branch: Branch = "resnet50" if _has_residual_branch(fusion) else "mobilenetv3"
+        parts = official.read_folder(Path(folder), len(TECHNICAL))
         with torch.random.fork_rng(devices=[]):
-            metric = cls(branch, checkpointing)
+            metric = cls("resnet50" if official.has_residual_branch(parts["fusion"]) else "mobilenetv3", checkpointing)
         state: dict[str, Tensor] = {}
-        for part, content in (("technical", technical), ("aesthetic", _params(files["aesthetic"])), ("fusion", fusion)):
+        for part, content in parts.items():
             try:
                 state |= {f"{part}.{key}": value for key, value in cls.from_published(part, content).items()}
             except KeyError as error:
                 raise WeightsError(f"{part}, read from {folder}, lacks {error}: fetch its files again.") from error
-        load(metric, state, ("technical", "aesthetic", "fusion"))
+        load(metric, state, parts)
         return metric.eval().requires_grad_(False)
 
     @classmethod
@@ -205,8 +196,8 @@ class MDIQA(MultiDimensional, Shared):
         """Our keys for the authors' "technical", "aesthetic" or "fusion" state dict."""
         published = Published(state.get("params", state))
         if part in ("technical", "aesthetic"):
-            return published.state if "heads.rows" in published.state else _base(published)
-        return published.state if "net.0.weight" in published.state else _fusion(published)
+            return published.state if "heads.rows" in published.state else official.base(published)
+        return published.state if "net.0.weight" in published.state else official.fusion(published)
 
     def extra_repr(self) -> str:
         """The options, for `repr` and `fingerprint`."""
@@ -218,14 +209,17 @@ class Base(nn.Module):
 
     def __init__(self, heads: int, checkpointing: bool) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
         self.trunk = ResNet50(checkpointing)
         self.pyramid = GatedPyramid(self.trunk.channels, WIDTH)
         self.heads = CrossScale(heads, WIDTH, PARTS)
 
     def query(self, image: Tensor, heads: Indices) -> Tensor:
         """Query tokens (K, N, h * w, C) of the given heads."""
-        maps = self.pyramid(self.trunk.walk(image), _grid(image))
-        return torch.cat([self.heads.query(maps, some) for some in slices(heads)])
+        size = _grid(image)
+        levels = zip(self.pyramid.levels, self.trunk.walk(image), strict=True)
+        maps = [recomputed(self.checkpointing, level, x, size) for level, x in levels]
+        return torch.cat([recomputed(self.checkpointing, self.heads.query, maps, some) for some in slices(heads)])
 
 
 class Fusion(nn.Module):
@@ -316,85 +310,3 @@ def shapley_values(function: Any, values: Tensor) -> Tensor:
     size = chosen.sum(1, keepdim=True)
     share = torch.where(chosen, orders[(size - 1).clamp(min=0)], -orders[size.clamp(max=count - 1)])
     return (share.to(values.dtype).T @ scores.to(values.dtype)).T
-
-
-def _base(published: Published) -> dict[str, Tensor]:
-    prefix = "cfanet_backbone."
-    trunk = ResNet50.folded(published.under(f"{prefix}semantic_model."))
-    ours = {f"trunk.{key}": value for key, value in trunk.items()}
-    for level in range(len(ResNet50.channels)):
-        ours |= {f"pyramid.{key}": value for key, value in published.gated_pooling(level, prefix).items()}
-    heads = sorted({int(key.split(".")[1]) for key in published.state if key.startswith("cfanet_heads.")})
-    stacked = published.cross_scale([f"cfanet_heads.{head}." for head in heads])
-    return ours | {f"heads.{key}": value for key, value in stacked.items()} | published.state
-
-
-def _fusion(published: Published) -> dict[str, Tensor]:
-    with torch.device("meta"):
-        norms = batch_norms(ClipRN50.network())
-    clip = after_batch_norm(published.under("semantic_model.visual."), norms)
-    # CLIP's text tower lies in the file unused; weights of a whole data set are the alternative to the branch.
-    published.drop("semantic_model.", "dataset_specific_weights.")
-    ours = {f"clip.visual.{key}": value for key, value in clip.items()} | published.conv(
-        "semantic_feat_conv", "project"
-    )
-    local, every = "local_score_module", range(len(MDIQA.dimension_names))
-    for theirs, name in (("in_ln", "squeeze"), ("out_ln", "expand")):
-        layers = [published.take(f"{local}.fusion_before_attn.{index}.{theirs}.weight") for index in every]
-        ours[f"{name}.weight"] = torch.stack(layers)
-    ours |= Published.stack([published.attention(f"{local}.attn_pools.{index}", "attention") for index in every])
-    ours |= Published.stack([published.perceptron(f"{local}.score_linears.{index}", "head") for index in every])
-    for index in (0, 2, 4):
-        ours |= published.conv(f"{local}.net.{index}", f"net.{index}")
-    branch = _residual_branch(published) if _has_residual_branch(published.state) else _mobile_branch(published)
-    return ours | {f"branch.{key}": value for key, value in branch.items()} | published.state
-
-
-def _has_residual_branch(state: Mapping[str, Any]) -> bool:
-    return any(re.match(rf"{BRANCH}.*layer4\.", key) for key in state)
-
-
-def _mobile_branch(published: Published) -> dict[str, Tensor]:
-    with torch.device("meta"):
-        norms = batch_norms(MobileNetV3.network())
-    trunk = after_batch_norm(published.under(f"{BRANCH}semantic_model."), norms)
-    ours = {f"trunk.features.{key}": value for key, value in trunk.items()}
-    for level in range(len(MobileNetV3.channels)):
-        ours |= published.conv(f"{BRANCH}dim_reduce.{level}.0", f"reduce.{level}")
-    keys = ("0.weight", "0.bias", "1.weight", "1.bias")
-    layers = [published.take(f"{BRANCH}score_linear.{key}") for key in keys]
-    return ours | named("hidden", after_norm(*layers)) | published.conv(f"{BRANCH}score_linear.3", "out")
-
-
-def _residual_branch(published: Published) -> dict[str, Tensor]:
-    """Whatever the trunk is called and whatever the one linear layer beside it is."""
-    trunk, rest = {}, {}
-    for key, value in published.under(BRANCH).items():
-        named = re.fullmatch(r"(?:\w+\.)?((?:conv1|bn1|layer\d)\..+)", key)
-        if named:
-            trunk[named[1]] = value
-        else:
-            rest[re.sub(r".*\.(weight|bias)", r"out.\1", key)] = value
-    return {f"trunk.{key}": value for key, value in ResNet50.folded(trunk).items()} | rest
-
-
-def _official_files(folder: Path) -> dict[str, Path]:
-    """The authors' eight files by what they hold."""
-    patterns = {"backbone": "*freeze_backbone*.pth", "aesthetic": "*PARA*.pth"}
-    patterns |= {f"head{index}": f"*_head{index}.pth" for index in range(len(TECHNICAL))}
-    found: dict[str, list[Path]] = {role: [] for role in (*patterns, "fusion")}
-    for path in sorted(folder.rglob("*.pth")):
-        found[next((role for role, pattern in patterns.items() if path.match(pattern)), "fusion")].append(path)
-    for role, paths in found.items():
-        if len(paths) != 1:
-            wanted = patterns.get(role, "one other .pth, as mdiqa_shared_5t_4a_clipfeat_localv4_mbv3_koniq_seed1.pth")
-            came = ", ".join(path.name for path in paths) or "none"
-            raise WeightsError(
-                f"MDIQA takes one {role} file ({wanted}) in {folder}, got {came}: keep the eight of one model there."
-            )
-    return {role: paths[0] for role, paths in found.items()}
-
-
-def _params(path: Path) -> dict[str, Tensor]:
-    state = read_state(path)
-    return state.get("params", state)
