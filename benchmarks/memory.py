@@ -31,7 +31,7 @@ os.environ.update(GLIBC)  # read by the fork server, which starts as a new progr
 
 import torch  # noqa: E402
 from peers import COMPARISONS, Comparison  # noqa: E402
-from steps import MODES, RESULTS, Mode, Step, environment, heading, pictures  # noqa: E402
+from steps import MODES, RESULTS, SAME_WEIGHTS, Mode, Step, environment, heading, pictures  # noqa: E402
 
 import mdiqa_metric  # noqa: E402
 
@@ -193,7 +193,7 @@ def brief(rows: list[dict[str, Any]], comparison: Comparison, mode: Mode) -> str
 
 
 def report(facts: dict[str, Any], rows: list[dict[str, Any]], refused: list[str]) -> str:
-    lines = heading("Peak memory of a loss step beside the PyPI peers", facts)
+    lines = heading("Peak memory of a loss step beside the PyPI peers", facts, SAME_WEIGHTS)
     lines += [
         "What forward and backward to the image add, at their highest, to the loaded network and pictures: a peer's",
         "over ours, above 1 we need less. `benchmarks/memory.py` says how it is measured. *Plain over encoded* is our",

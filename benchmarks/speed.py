@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from peers import COMPARISONS, Comparison
-from steps import MODES, RESULTS, Mode, Step, environment, heading, pictures
+from steps import MODES, RESULTS, SAME_WEIGHTS, Mode, Step, environment, heading, pictures
 from torch.utils.flop_counter import FlopCounterMode
 
 import mdiqa_metric
@@ -257,7 +257,7 @@ def summary_line(case: dict[str, Any], seconds: float) -> str:
 
 
 def report(facts: dict[str, Any], cases: list[dict[str, Any]], refused: list[str]) -> str:
-    lines = heading("Speed of a loss step beside the PyPI peers", facts)
+    lines = heading("Speed of a loss step beside the PyPI peers", facts, SAME_WEIGHTS)
     lines += [
         "A step is forward and backward to the image. Each number is a peer's time over ours: above 1 we are faster.",
         "Contenders run interleaved in one process; medians over the rounds, quartiles in brackets. *Encoded* means",

@@ -20,6 +20,10 @@ import mdiqa_metric
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+# Beside peers from PyPI.
+SAME_WEIGHTS = (
+    "Both sides have the same random trunk weights and published heads, and are checked to compute one function."
+)
 PACKAGES = ("lpips", "DISTS-pytorch", "piq", "piqa", "torchmetrics", "pyiqa", "stlpips-pytorch")
 
 
@@ -62,9 +66,9 @@ class Step:
         layout = torch.channels_last if mode.channels_last else torch.contiguous_format
         self.image = image.detach().clone(memory_format=layout).requires_grad_()
         self.reference: Any = reference.contiguous(memory_format=layout)
-        if mode.channels_last:
-            loss = copy.deepcopy(loss)  # `.to` works in place, and the other modes share the module
-        loss = loss.to(self.device, memory_format=layout)
+        loss = loss.to(self.device)
+        if mode.channels_last:  # else the layout that the module chose for its own weights stands
+            loss = copy.deepcopy(loss).to(memory_format=layout)  # `.to` works in place, and the other modes share it
         self.metric = getattr(loss, "metric", None)
         self.loss = torch.compile(loss) if mode.compiled else loss
 
@@ -89,7 +93,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     """What a reader needs to judge or repeat a result."""
     git = functools.partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=True)
     changed = git(["git", "status", "--porcelain", "--", ":!benchmarks/results"]).stdout.strip()
-    versions = {name: _version(name) for name in ("torch", "torchvision", *PACKAGES)}
+    versions = {name: _version(name) for name in ("torch", "torchvision", "timm", "open_clip_torch", *PACKAGES)}
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": git(["git", "rev-parse", "HEAD"]).stdout.strip(),
@@ -103,9 +107,9 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def heading(title: str, facts: dict[str, Any]) -> list[str]:
-    """The first lines of a results file."""
-    versions = ", ".join(f"{name} {version or 'not installed'}" for name, version in facts["versions"].items())
+def heading(title: str, facts: dict[str, Any], sides: str) -> list[str]:
+    """The first lines of a results file; `sides` says what is the same on both, and how that was checked."""
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
     return [
         f"# {title}",
         "",
@@ -113,7 +117,7 @@ def heading(title: str, facts: dict[str, Any]) -> list[str]:
         f"{' with changes not committed' if facts['dirty'] else ''}.",
         f"{facts['device']}, {facts['threads']} threads, load average {facts['load before']:.1f} before the run; "
         f"Python {facts['python']}, {versions}.",
-        "Both sides have the same random trunk weights and published heads, and are checked to compute one function.",
+        sides,
         "",
     ]
 
