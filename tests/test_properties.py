@@ -128,6 +128,24 @@ def test_autocast_keeps_the_score(row, dtype):
 
 
 @each_metric
+def test_a_parent_in_half_precision_takes_its_judge_along(row):
+    """`model.bfloat16()` moves the weights of a loss inside; scores and gradients go on, and come in float32."""
+    metric = copy.deepcopy(metric_of(row))
+    image, reference = pair_of(row)
+    expected = metric(image, reference)
+    parent = torch.nn.Module()
+    if metric.differentiable:
+        parent.loss = Loss(metric)
+        parent.bfloat16()
+        gradient = gradient_of(parent.loss, image.bfloat16(), reference)
+        assert gradient.isfinite().all()
+        assert gradient.any()
+    score = metric.bfloat16()(image, reference)
+    assert score.dtype == torch.float32
+    torch.testing.assert_close(score, expected, rtol=5 * row.half, atol=row.near_zero)
+
+
+@each_metric
 def test_half_precision_pictures_are_taken(row):
     metric = metric_of(row)
     image, reference = pair_of(row)

@@ -15,6 +15,7 @@ from .layers.convolution import Conv, ConvReLU
 from .layers.published import after_batch_norm
 from .ops.convolution import add_relu
 from .ops.pooling import blur_pool, l2_pool, max_pool
+from .ops.resize import resized
 
 # Mean and standard deviation of RGB in [0, 1] of ImageNet and of CLIP's pictures, and of RGB in [-1, 1] as the LPIPS
 # authors write it.
@@ -221,7 +222,7 @@ class ClipRN50(nn.Module):
         picture with its shorter side resized to that (antialiased bicubic)."""
         height, width = image.shape[-2:]
         size = [self.side * length // min(height, width) for length in (height, width)]
-        image = F.interpolate(image, size, mode="bicubic", antialias=True)
+        image = resized(image, size, "bicubic")
         top, left = (round((length - self.side) / 2) for length in size)
         image = image[..., top : top + self.side, left : left + self.side]
         visual = self.visual

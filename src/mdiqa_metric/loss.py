@@ -56,7 +56,7 @@ class Loss(nn.Module):
             metric.check_range(image, "image", IMAGE_MARGIN)
             if isinstance(reference, Tensor):
                 metric.check_range(reference, "reference", REFERENCE_MARGIN)
-        mean = metric.score(image, reference).mean()
+        mean = metric.scored(image, reference).mean()
         lowest, highest = metric.score_range
         if metric.lower_is_better:
             return self.weight * (mean - lowest if math.isfinite(lowest) else mean)

@@ -70,11 +70,16 @@ class Metric(nn.Module, ABC):
         self.check_range(image, "image", RANGE_TOLERANCE)
         if isinstance(reference, Tensor):
             self.check_range(reference, "reference", RANGE_TOLERANCE)
-        return self.score(image, reference)
+        return self.scored(image, reference)
 
     @abstractmethod
     def score(self, image: Tensor, reference: Any) -> Tensor:
         """Scores (N,) of checked inputs; `reference` is None without one, or an `Encoded` of this metric's own."""
+
+    def scored(self, image: Tensor, reference: Any) -> Tensor:
+        """What `score` gives, at least float32 where the metric's own weights are in half precision."""
+        scores = self.score(image, reference)
+        return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
     def encode(self, reference: Tensor) -> Encoded:
         """References (N, 3, H, W) sent through the trunk once, to be passed in their place; no graph is kept.

@@ -81,7 +81,11 @@ class Attention(nn.Module):
 
 
 class Perceptron(nn.Module):
-    """Three linear layers with GELU between them; the first two normalise what they are given."""
+    """Three linear layers with GELU between them; the first two normalise what they are given.
+
+    Scores come out of it, so it computes in its weights' precision under autocast too; on a pooled token that costs
+    nothing.
+    """
 
     def __init__(self, heads: int, width: int, outputs: int) -> None:
         super().__init__()
@@ -90,7 +94,9 @@ class Perceptron(nn.Module):
     def forward(self, x: Tensor, heads: slice = ALL) -> Tensor:
         """(D, N, T, C) -> (D, N, T, outputs)."""
         first, second, last = self.layers
-        return last(F.gelu(second(normalized(F.gelu(first(normalized(x), heads))), heads)), heads)
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(first.weight.dtype)
+            return last(F.gelu(second(normalized(F.gelu(first(normalized(x), heads))), heads)), heads)
 
 
 def normalized(x: Tensor) -> Tensor:

@@ -22,7 +22,6 @@ from ..layers.convolution import Conv
 from ..layers.cross_scale import CrossScale
 from ..layers.gated_pooling import GatedPyramid, ReducedPooling
 from ..layers.published import Published
-from ..ops.precision import full_precision
 from ..sharing import Shared
 from ..states import load
 
@@ -250,10 +249,11 @@ class Fusion(nn.Module):
         joined = query + self.expand(F.gelu(self.squeeze(both, heads)), heads)
         return self.attention(joined, heads=heads)
 
-    @full_precision
     def overall(self, weighed: Tensor) -> Tensor:
         """One score of nine weighed ones: (..., 9) -> (...)."""
-        return self.net(weighed).squeeze(-1)
+        with torch.autocast(weighed.device.type, enabled=False):
+            weight = self.net.get_parameter("0.weight")
+            return self.net(weighed.to(weight.dtype)).squeeze(-1)
 
 
 class MobileBranch(nn.Module):

@@ -95,7 +95,7 @@ class BlurredConv(Conv):
         size, padding = self.weight.shape[-1], int(self.padding[0])
         strip = size + 3 - 2 * padding  # four values of the convolution, the first two spoilt by the cut
         even = [(side - size) % 2 == 1 for side in x.shape[-2:]]
-        y = conv(x, _blurred(self.weight, self.window), self.bias, 2, padding, False)
+        y = conv(x, _blurred(self.weight, self.window).to(self.weight.dtype), self.bias, 2, padding, False)
         right = self._apart(x[..., -strip:])[..., 1:-1, -1:] if even[1] else y[..., -1:]
         y = torch.cat([y[..., :1], y, right], -1)
         bottom = self._apart(x[..., -strip:, :])[..., -1:, :] if even[0] else y[..., -1:, :]

@@ -17,6 +17,7 @@ from ..layers.gated_pooling import Gate, GatedPyramid
 from ..layers.published import Published
 from ..metric import Encoded, Metric
 from ..ops.precision import full_precision
+from ..ops.resize import resized
 
 # Channels of the pooled maps, and what attention splits them into; the aesthetic model has twice as many.
 WIDTH, PARTS = 256, 4
@@ -57,7 +58,7 @@ class TOPIQ(Metric):
         if self.side is not None:
             shorter = min(image.shape[-2:])
             size = [self.side * length // shorter for length in image.shape[-2:]]
-            image = F.interpolate(image, size, mode="bilinear", antialias=True)
+            image = resized(image, size, "bilinear")
         values = self.heads(self.pyramid(self.trunk.walk(image), self.trunk.sizes(*image.shape[-2:])))
         return values[0, :, 0].to(image.dtype)
 
@@ -123,7 +124,7 @@ class TOPIQFR(Metric):
         references = reference.features if isinstance(reference, Encoded) else self.features(reference)
         size, maps = self.trunk.sizes(*image.shape[-2:]), []
         for x, y, gate, reduce in zip(self.features(image), references, self.gates, self.reduce, strict=True):
-            apart = _distance(x, y)
+            apart = _distance(x, y).to(reduce.get_parameter("weight").dtype)
             weight = gate(apart)
             pooled = [F.adaptive_avg_pool2d(weight * part, size) for part in (x, y, apart)]
             maps.append(F.gelu(reduce(torch.cat(pooled, 1))))

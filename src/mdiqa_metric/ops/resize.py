@@ -1,0 +1,18 @@
+"""Resizing of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def resized(image: Tensor, size: Sequence[int], mode: str) -> Tensor:
+    """Pictures (N, C, H, W) at another height and width, by antialiased "bilinear" or "bicubic" interpolation.
+
+    It computes in float32 or better, for a CPU has no such resize in half precision.
+    """
+    single = image.to(torch.promote_types(image.dtype, torch.float32))
+    return F.interpolate(single, list(size), mode=mode, antialias=True).to(image.dtype)
