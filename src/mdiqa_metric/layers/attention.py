@@ -95,7 +95,7 @@ class Perceptron(nn.Module):
         """(D, N, T, C) -> (D, N, T, outputs)."""
         first, second, last = self.layers
         with torch.autocast(x.device.type, enabled=False):
-            x = x.to(first.weight.dtype)
+            x = x.to(first.get_parameter("weight").dtype)
             return last(F.gelu(second(normalized(F.gelu(first(normalized(x), heads))), heads)), heads)
 
 
