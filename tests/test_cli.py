@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from typer.testing import CliRunner
 
 import mdiqa_metric
 from mdiqa_metric import cli, scoring, weights
+from mdiqa_metric.cli.printing import SHOWN
 from mdiqa_metric.io import read_image
 
 # A shell starts its background jobs, continuous integration's perhaps, with interrupts ignored, and that is inherited.
@@ -143,11 +145,11 @@ def test_a_terminal_is_not_flooded(monkeypatch: pytest.MonkeyPatch) -> None:
         def isatty(self) -> bool:
             return True
 
-    monkeypatch.setattr(cli, "stdout", Console(file=Terminal(), highlight=False))
-    cli._show_images([{"image": f"{index}.png", "psnr": 30.0} for index in range(cli.SHOWN + 3)], ["psnr"])
-    text = cli.stdout.file.getvalue()
-    assert f"{cli.SHOWN - 1}.png" in text
-    assert f"{cli.SHOWN}.png" not in text
+    monkeypatch.setattr(cli.score, "stdout", Console(file=Terminal(), highlight=False))
+    cli.score._show_images([{"image": f"{index}.png", "psnr": 30.0} for index in range(SHOWN + 3)], ["psnr"])
+    text = cli.score.stdout.file.getvalue()
+    assert f"{SHOWN - 1}.png" in text
+    assert f"{SHOWN}.png" not in text
     assert "and 3 more" in text
 
 
@@ -253,7 +255,7 @@ def test_nothing_half_written_is_left(photos: Path, monkeypatch: pytest.MonkeyPa
         raise OSError("No space left on device")
 
     Path("s.csv").write_text("old")
-    monkeypatch.setitem(scoring._WRITERS, ".csv", fail)
+    monkeypatch.setitem(scoring.WRITERS, ".csv", fail)
     result = run("score", "out", "--metric", "psnr", "--reference", "in", "--out", "s.csv", code=1)
     assert "No space left" in result.stderr
     assert Path("s.csv").read_text() == "old"
@@ -327,9 +329,195 @@ def test_weights_that_cannot_be_had_are_one_line(photos: Path, monkeypatch: pyte
     assert result.stderr == "w.pth (1 MB) could not be fetched.\n"
 
 
+@pytest.fixture
+def rated(photos: Path) -> Path:
+    """A table of six rated pictures, each beside its original, in the working folder."""
+    random = np.random.default_rng(0)
+    rows = ["image,reference,mos,distortion,split"]
+    for index in range(10):
+        noisy = np.asarray(Image.open("in/1.png")) + random.integers(0, 2 + 5 * index, (48, 32, 3), dtype=np.uint8)
+        Image.fromarray(noisy).save(f"out/rated{index}.png")
+        rows.append(f"rated{index}.png,../in/1.png,{9 - index},{'even' if index % 2 else 'odd'},{'test' * (index > 3)}")
+    Path("out/table.csv").write_text("\n".join(rows))
+    return Path("out/table.csv")
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [("--metric", "psnr", "ssim-rgb"), ("--metric", "psnr", "--metric", "ssim-rgb"), ("ssim", "--metric=psnr")],
+)
+def test_evaluate_prints_a_line_an_agreement(rated: Path, metrics: tuple[str, ...]) -> None:
+    result = run("evaluate", *metrics, "--dataset", rated)
+    header, *lines = [line.split("\t") for line in result.stdout.splitlines()]
+    assert header[:7] == ["metric", "group", "n", "pictures", "srcc", "srcc_low", "srcc_high"]
+    second = "ssim-y-full" if "ssim" in metrics else "ssim-rgb"
+    assert [line[:4] for line in lines] == [
+        ["psnr", "all", "10", "10"],
+        [second, "all", "10", "10"],
+        *([name, f"distortion {label}", "5", "5"] for name in ("psnr", second) for label in ("odd", "even")),
+    ]
+    assert lines[0][4] == "1.0000"  # the more noise, the lower its mos
+    assert all(len(line) == len(header) for line in lines)
+    comparison = [line.split("\t") for line in result.stderr.splitlines() if line.startswith("psnr\t")]
+    assert comparison[0][:3] == ["psnr", second, "10"]
+
+
+def test_evaluate_writes_results_and_a_report(rated: Path) -> None:
+    run("evaluate", "--metric", "psnr", "--dataset", rated, "--split", "test", "--out", "r.json", "--report", "r.html")
+    results = json.loads(Path("r.json").read_text())
+    assert results["dataset"]["table"] == "out/table.csv"
+    assert results["dataset"]["split"] == "test"
+    assert results["metrics"]["psnr"]["agreement"]["n"] == len(results["images"]) == 6
+    want = mdiqa_metric.create("psnr")(read_image("out/rated4.png"), read_image("in/1.png")).item()
+    assert results["images"][0]["scores"] == {"psnr": want}
+    assert "rated4.png" in Path("r.html").read_text()
+    assert sorted(path.name for path in rated.parent.parent.iterdir()) == ["in", "out", "r.html", "r.json"]
+
+
+def test_evaluate_lists_what_failed_and_scores_only_that_again(rated: Path) -> None:
+    good = Path("out/rated5.png").read_bytes()
+    Path("out/rated5.png").write_bytes(good[:200])
+    command = ("evaluate", "--metric", "psnr", "--dataset", rated, "--out", "r.json")
+    result = run(*command, code=1)
+    assert "out/rated5.png is damaged" in result.stderr
+    assert "1 of 10 not scored by every metric. The scores of the others are kept in r.json.scores" in result.stderr
+    assert result.stdout.splitlines()[1].split("\t")[:4] == ["psnr", "all", "9", "10"]
+    written = Path("r.json.scores/scores-0.jsonl").read_bytes()
+    Path("out/rated5.png").write_bytes(good)
+    Path("out/rated6.png").write_bytes(b"")  # which would be known if it were read again
+    result = run(*command)
+    assert result.stdout.splitlines()[1].split("\t")[:4] == ["psnr", "all", "10", "10"]
+    assert written.count(b"\n") == 11
+    assert not Path("r.json.scores").exists()
+
+
+def test_evaluate_interrupted_goes_on(rated: Path) -> None:
+    good = Path("out/rated3.png").read_bytes()
+    Path("out/rated3.png").unlink()
+    os.mkfifo("out/rated3.png")  # reading it waits for ever
+    command = ("evaluate", "--metric", "psnr", "--dataset", str(rated), "--out", "r.json")
+    process = start(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    store = Path("r.json.scores/scores-0.jsonl")
+    limit = time.monotonic() + 120
+    while not store.exists() or store.read_bytes().count(b"\n") < 4:
+        assert time.monotonic() < limit
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert output == b""
+    assert errors.decode() == (
+        "Interrupted. What was scored is kept in r.json.scores: the same command goes on from there.\n"
+    )
+    Path("out/rated3.png").unlink()
+    Path("out/rated3.png").write_bytes(good)
+    for index in range(3):
+        Path(f"out/rated{index}.png").write_bytes(b"")  # which would be known if they were read again
+    run(*command)
+    assert all(image["scores"]["psnr"] for image in json.loads(Path("r.json").read_text())["images"])
+
+
+def test_evaluate_shares_the_work_of_torchrun(rated: Path) -> None:
+    command = ("evaluate", "--metric", "psnr", "ssim-rgb", "--dataset", str(rated))
+    alone = run(*command, "--out", "alone.json")
+    launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, *PROGRAM, *command, "--out", "two.json"], capture_output=True, env=environment, timeout=120
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert Path("two.json").read_bytes() == Path("alone.json").read_bytes()
+    assert done.stdout.decode() == alone.stdout
+
+
+def test_evaluate_shows_a_bar_with_speed(rated: Path) -> None:
+    near, far = pty.openpty()
+    process = start("evaluate", "--metric", "psnr", "--dataset", str(rated), stdout=far, stderr=far)
+    os.close(far)
+    text = told(near)
+    assert process.wait(120) == 0
+    assert "10/10" in text
+    assert "pictures/s" in text
+    after = text[text.rindex("\x1b[?25h") :]
+    assert "plcc_logistic4" in after.replace("\n", "_")
+    assert "1.0000 [1.0000, 1.0000]" in after
+    assert "distortion odd" in after
+    assert "\t" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    {
+        "unknown metric": (["--metric", "psnrr", "--dataset", "out/table.csv"], "did you mean psnr"),
+        "no table": (["--metric", "psnr", "--dataset", "none.csv"], "There is no table none.csv"),
+        "no such split": (["--metric", "psnr", "--dataset", "out/table.csv", "--split", "val"], "no rows of the split"),
+        "no references": (["--metric", "psnr", "--dataset", "plain.csv"], "psnr compares with references"),
+        "results as .csv": (["--metric", "psnr", "--dataset", "out/table.csv", "--out", "r.csv"], "written to .json"),
+        "report as .pdf": (["--metric", "psnr", "--dataset", "out/table.csv", "--report", "r.pdf"], "written to .html"),
+        "device": (["--metric", "psnr", "--dataset", "out/table.csv", "--device", "abacus"], "The device abacus"),
+    }.values(),
+)
+def test_evaluating_wrongly_is_told_before_scoring(rated: Path, arguments: list[str], words: str) -> None:
+    Path("plain.csv").write_text("image,mos\nin/1.png,1\n")
+    result = run("evaluate", *arguments, code=2)
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
+
+
+def test_evaluate_needs_a_metric_and_a_table(rated: Path) -> None:
+    assert "--metric" in run("evaluate", "--dataset", rated, code=2).stderr
+    assert "--dataset" in run("evaluate", "--metric", "psnr", code=2).stderr
+
+
+def test_another_evaluation_in_the_same_place_is_refused(rated: Path) -> None:
+    Path("out/rated5.png").write_bytes(b"")
+    command = ("evaluate", "--dataset", rated, "--out", "r.json")
+    run(*command, "--metric", "psnr", code=1)
+    result = run(*command, "--metric", "ssim-rgb", code=2)
+    assert "r.json.scores holds scores of another evaluation (metric psnr was psnr" in result.stderr
+    assert "is none; metric ssim-rgb was none" in result.stderr
+
+
+@pytest.fixture
+def kadid(photos: Path) -> Path:
+    """KADID-10k as released, cut down to three scenes."""
+    (photos / "kadid/images").mkdir(parents=True)
+    rows = ["dist_img,ref_img,dmos,var"]
+    for scene in ("I01", "I02", "I03"):
+        Image.new("RGB", (8, 8)).save(f"kadid/images/{scene}.png")
+        for level in (1, 2):
+            Image.new("RGB", (8, 8), "red").save(f"kadid/images/{scene}_01_0{level}.png")
+            rows.append(f"{scene}_01_0{level}.png,{scene}.png,{5 - level},0.5")
+    Path("kadid/dmos.csv").write_text("\n".join(rows))
+    return Path("kadid")
+
+
+def test_a_data_set_becomes_a_table(kadid: Path) -> None:
+    result = run("dataset", "convert", "kadid10k", kadid, code=1)
+    assert "10125" in result.stderr  # pictures are published
+    assert table(result.stdout) == [["kadid/table.csv", "6", ""]]
+    result = run("dataset", "convert", "kadid10k", kadid, "--out", "k.csv", "--seed", 1, code=1)
+    assert table(result.stdout) == [["k.csv", "6", "train:4 test:2"]]
+    run("evaluate", "--metric", "psnr", "--dataset", "k.csv", "--split", "test")
+    assert "did you mean kadid10k" in run("dataset", "convert", "kadid", kadid, code=2).stderr
+    assert "written to .csv, .parquet" in run("dataset", "convert", "kadid10k", kadid, "--out", "k.xls", code=2).stderr
+    assert "no folder nowhere" in run("dataset", "convert", "kadid10k", "nowhere", code=2).stderr
+
+
+def test_every_data_set_is_listed() -> None:
+    from mdiqa_metric.converters import CONVERTERS
+
+    lines = table(run("dataset", "list").stdout)
+    assert [line[0] for line in lines] == list(CONVERTERS)
+    assert next(line[1:3] for line in lines if line[0] == "live") == ["779", "100..0"]
+
+
 def test_version_and_help() -> None:
     assert run("--version").stdout == f"mdiqa_metric {mdiqa_metric.__version__}\n"
-    for command in ([], ["score"], ["list"], ["weights"], ["weights", "fetch"]):
+    dataset = (["dataset"], ["dataset", "list"], ["dataset", "convert"])
+    for command in ([], ["score"], ["evaluate"], ["list"], *dataset, ["weights"], ["weights", "fetch"]):
         assert "Usage" in run(*command, "--help").output
 
 

@@ -263,6 +263,17 @@ def test_what_is_no_picture_is_an_error(tmp_path: Path) -> None:
         read_image(tmp_path / "none.png")
 
 
+def test_the_bytes_of_a_file_are_read_as_the_file(tmp_path: Path) -> None:
+    for content in (png(COLOURS, 2), tiff(COLOURS[..., 0])):
+        assert torch.equal(read_image(content), read_image(save(tmp_path / "picture", content)))
+    with pytest.raises(ImageError, match=r"What was given as bytes is empty \(0 bytes\)"):
+        read_image(b"")
+    with pytest.raises(ImageError, match="What was given as bytes is no picture"):
+        read_image(b"words of a kind")
+    with pytest.raises(ImageError, match="What was given as bytes is damaged or cut short"):
+        read_image(png(photo(), 2)[:60])
+
+
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="nothing is forbidden to root")
 def test_a_forbidden_file_is_an_error(tmp_path: Path) -> None:
     path = save(tmp_path / "mine.png", b"x")

@@ -31,8 +31,8 @@ class ImageError(ValueError):
     """A picture cannot be read, found or paired; the text says what was expected, what came and the mend."""
 
 
-def read_image(path: str | os.PathLike[str]) -> Tensor:
-    """A picture file as floats (1, 3, H, W) in [0, 1], torch.float32 on the CPU.
+def read_image(file: str | os.PathLike[str] | bytes) -> Tensor:
+    """A picture file, given by its path or as the bytes in it, as floats (1, 3, H, W) in [0, 1], float32 on the CPU.
 
     Samples are divided by their full scale, 255 or 65535, and never resized. Beyond that:
 
@@ -47,26 +47,28 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
         ImageError: no such file, a folder, empty, damaged, cut short, of no kind in `SUFFIXES`, of more pixels than
             `PIL.Image.MAX_IMAGE_PIXELS`, or of samples without a known full scale (floats, 32-bit integers, 12 bits).
     """
-    path = Path(path)
-    data = _read_bytes(path)
+    name: Path | str = "What was given as bytes" if isinstance(file, bytes) else Path(file)
+    data = file if isinstance(file, bytes) else _read_bytes(Path(file))
+    if not data:
+        raise ImageError(f"{name} is empty (0 bytes), expected a picture: copy or save it again.")
     try:
         with Image.open(BytesIO(data), formats=_formats()) as picture:
-            _check_size(path, picture.size)
-            _check_scale(path, picture)
+            _check_size(name, picture.size)
+            _check_scale(name, picture)
             colour, alpha = _colour_and_alpha(data, picture)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(
-            f"{path} has too many pixels to be opened safely. {_first_line(error)} {_BOMB_MEND}"
+            f"{name} has too many pixels to be opened safely. {_first_line(error)} {_BOMB_MEND}"
         ) from error
     except UnidentifiedImageError as error:
         raise ImageError(
-            f"{path} is no picture: its bytes are none of {', '.join(_formats())}, or damaged from the start. "
+            f"{name} is no picture: its bytes are none of {', '.join(_formats())}, or damaged from the start. "
             "Look at what the file holds."
         ) from error
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
-        raise ImageError(f"{path} is damaged or cut short: {_first_line(error)} Copy or save it again.") from error
+        raise ImageError(f"{name} is damaged or cut short: {_first_line(error)} Copy or save it again.") from error
     if alpha is not None:
         colour = colour * alpha + (1 - alpha)
     return colour[None].contiguous()
@@ -134,26 +136,23 @@ def _read_bytes(path: Path) -> bytes:
     if path.is_dir():
         raise ImageError(f"{path} is a folder, expected a picture file: list_images finds those in it.")
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise ImageError(f"There is no picture {path}: check the path.") from error
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror}.") from error
-    if not data:
-        raise ImageError(f"{path} is empty (0 bytes), expected a picture: copy or save it again.")
-    return data
 
 
-def _check_size(path: Path, size: tuple[int, int]) -> None:
+def _check_size(name: Path | str, size: tuple[int, int]) -> None:
     width, height = size
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and width * height > limit:
         raise ImageError(
-            f"{path} has {width}x{height} pixels, more than the {limit} that are opened safely. {_BOMB_MEND}"
+            f"{name} has {width}x{height} pixels, more than the {limit} that are opened safely. {_BOMB_MEND}"
         )
 
 
-def _check_scale(path: Path, picture: Any) -> None:
+def _check_scale(name: Path | str, picture: Any) -> None:
     """Refuses samples whose white is not known."""
     if picture.mode == "F":
         found = "floats"
@@ -167,7 +166,7 @@ def _check_scale(path: Path, picture: Any) -> None:
     else:
         return
     raise ImageError(
-        f"{path} holds {found}, expected samples of 8 or 16 bits from black at 0 to white: save it as such, or scale "
+        f"{name} holds {found}, expected samples of 8 or 16 bits from black at 0 to white: save it as such, or scale "
         "it to [0, 1] and pass the tensor."
     )
 

@@ -8,9 +8,10 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from .weights import canonical, manifest, metric_class
 
 Row = dict[str, Any]
 Pair = tuple[Path, Path | None]
+Picture = str | os.PathLike[str] | bytes
 
 
 def choose_metrics(names: Sequence[str], reference: str | None) -> list[str]:
@@ -68,34 +70,65 @@ def pair_images(images: Sequence[str], reference: str | None) -> list[Pair]:
     return [*pair_by_stem(files, references)]
 
 
-def score_images(metrics: Mapping[str, Metric], pairs: Iterable[Pair], device: str = "cpu") -> Iterator[Row]:
-    """A row for each picture as it is scored, alone and at its own size: {"image", "reference", one a metric, "error"}.
+class Scores(NamedTuple):
+    """What the metrics say of one picture.
 
-    A score that cannot be had is None, and `error` says why; it is None where all is well.
+    Attributes:
+        values: the scores, by metric.
+        dimensions: the scores of the dimensions that were asked for, by metric and dimension.
+        errors: why a metric has no score, in one line; every metric is in `values` or here.
     """
 
-    def read(path: Path) -> Tensor:
-        return read_image(path).to(device)
+    values: dict[str, float]
+    dimensions: dict[str, dict[str, float]]
+    errors: dict[str, str]
 
-    read_reference = functools.lru_cache(maxsize=1)(read)
-    for image, reference in pairs:
-        scores: dict[str, float] = {}
-        reasons = []
+
+def score_pictures(
+    metrics: Mapping[str, Metric],
+    pictures: Iterable[tuple[Picture, Picture | None]],
+    device: str | torch.device = "cpu",
+    dimensions: Mapping[str, Sequence[str]] = {},
+) -> Iterator[Scores]:
+    """The scores of each picture as it is scored, alone and at its own size; whatever is wrong with one is in them.
+
+    Args:
+        metrics: by name, on `device`.
+        pictures: files or their bytes, each with its reference or None.
+        device: where to score.
+        dimensions: for metrics that have them, the dimensions to score too, at the cost of a second pass.
+    """
+
+    def read(picture: Any) -> Tensor:
+        return read_image(picture).to(device)
+
+    read_reference: Any = functools.lru_cache(maxsize=1)(read)
+    for image, reference in pictures:
+        scores = Scores({}, {}, {})
         try:
-            picture, against = read(image), read_reference(reference) if reference else None
+            picture, against = read(image), None if reference is None else read_reference(reference)
         except Exception as error:  # one picture must not end the run, whatever is wrong with it
-            yield score_row(image, reference, metrics, error=_line(error))
+            yield scores._replace(errors=dict.fromkeys(metrics, _line(error)))
             continue
         for name, metric in metrics.items():
             try:
                 with torch.inference_mode():
-                    score = metric(picture, against if metric.full_reference else None).item()
-                if not math.isfinite(score):
-                    raise ValueError(f"{name} gave {score}.")
-                scores[name] = score
+                    value = _finite(name, metric(picture, against if metric.full_reference else None).item())
+                    if wanted := dimensions.get(name):
+                        scores.dimensions[name] = _score_dimensions(name, metric, picture, wanted)
+                scores.values[name] = value
             except Exception as error:
-                reasons.append(_line(error))
-        yield score_row(image, reference, metrics, scores, " ".join(reasons))
+                scores.errors[name] = _line(error)
+        yield scores
+
+
+def score_images(metrics: Mapping[str, Metric], pairs: Sequence[Pair], device: str = "cpu") -> Iterator[Row]:
+    """A row for each picture as it is scored, alone and at its own size: {"image", "reference", one a metric, "error"}.
+
+    A score that cannot be had is None, and `error` says why; it is None where all is well.
+    """
+    for pair, scores in zip(pairs, score_pictures(metrics, pairs, device), strict=True):
+        yield score_row(*pair, metrics, scores.values, " ".join(dict.fromkeys(scores.errors.values())))
 
 
 def score_row(
@@ -103,9 +136,13 @@ def score_row(
 ) -> Row:
     """One row as `score_images` makes them; a name that is not in `scores` has None."""
     files = {"image": image, "reference": reference} if reference else {"image": image}
-    # A file name that is no Unicode could neither be printed nor written.
-    printable = {role: str(path).encode(errors="backslashreplace").decode() for role, path in files.items()}
-    return {**printable, **{name: scores.get(name) for name in names}, "error": error or None}
+    known = {role: printable(path) for role, path in files.items()}
+    return {**known, **{name: scores.get(name) for name in names}, "error": error or None}
+
+
+def printable(text: object) -> str:
+    """Text that can be printed and written, as a file name that is no Unicode could not."""
+    return str(text).encode(errors="backslashreplace").decode()
 
 
 def summarize(metrics: Mapping[str, Metric], rows: Sequence[Row]) -> dict[str, Row]:
@@ -119,10 +156,10 @@ def summarize(metrics: Mapping[str, Metric], rows: Sequence[Row]) -> dict[str, R
     return summary
 
 
-def check_destination(path: Path) -> None:
-    """Raises ValueError where `write_scores` could not write there, so that it is known before an hour of scoring."""
-    if path.suffix not in _WRITERS:
-        raise ValueError(f"Scores are written to {', '.join(_WRITERS)}, got {path}: choose one of these suffixes.")
+def check_destination(path: Path, what: str, suffixes: Collection[str]) -> None:
+    """Raises ValueError where a file could not be written there, so that it is known before an hour of scoring."""
+    if path.suffix not in suffixes:
+        raise ValueError(f"{what} are written to {', '.join(suffixes)}, got {path}: choose such a suffix.")
     if not path.parent.is_dir():
         raise ValueError(f"There is no folder {path.parent} to write {path.name} in: make it first.")
     if path.is_dir() or not os.access(path.parent, os.W_OK):
@@ -131,13 +168,31 @@ def check_destination(path: Path) -> None:
 
 def write_scores(path: Path, rows: Sequence[Row], summary: Mapping[str, Row]) -> None:
     """Writes .csv or .jsonl (the rows) or .json (rows and summary), whole or not at all."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        WRITERS[path.suffix](file, rows, summary)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Another path beside it to write to, which takes its place once all is written; an error leaves what was there."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            _WRITERS[path.suffix](file, rows, summary)
+        yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_results(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes an object as .json, whole or not at all."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        write_json(file, content)
+
+
+def write_json(file: TextIO, content: Mapping[str, Any]) -> None:
+    """Writes an object for people and programs; a number that JSON has no word for is an error."""
+    json.dump(content, file, indent=2, ensure_ascii=False, allow_nan=False)
+    file.write("\n")
 
 
 def _write_csv(file: TextIO, rows: Sequence[Row], summary: Mapping[str, Row]) -> None:
@@ -147,16 +202,27 @@ def _write_csv(file: TextIO, rows: Sequence[Row], summary: Mapping[str, Row]) ->
 
 
 def _write_json(file: TextIO, rows: Sequence[Row], summary: Mapping[str, Row]) -> None:
-    json.dump({"metrics": summary, "images": rows}, file, indent=2, ensure_ascii=False, allow_nan=False)
-    file.write("\n")
+    write_json(file, {"metrics": summary, "images": rows})
 
 
 def _write_jsonl(file: TextIO, rows: Sequence[Row], summary: Mapping[str, Row]) -> None:
     file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
 
-_WRITERS = {".csv": _write_csv, ".json": _write_json, ".jsonl": _write_jsonl}
+WRITERS = {".csv": _write_csv, ".json": _write_json, ".jsonl": _write_jsonl}
+
+
+def _score_dimensions(name: str, metric: Any, picture: Tensor, wanted: Sequence[str]) -> dict[str, float]:
+    """The wanted dimensions of a `MultiDimensional` metric."""
+    found = dict(zip(metric.dimension_names, metric.dimensions(picture)[0].tolist(), strict=True))
+    return {dimension: _finite(f"{dimension} of {name}", found[dimension]) for dimension in wanted}
+
+
+def _finite(name: str, score: float) -> float:
+    if not math.isfinite(score):
+        raise ValueError(f"{name} gave {score}.")
+    return score
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(printable(error).split()) or type(error).__name__

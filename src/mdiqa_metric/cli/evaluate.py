@@ -1,0 +1,169 @@
+"""`mdiqa-metric evaluate`: how far metrics agree with people on a data set."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .printing import SHOWN, digits, errors, fail, print_lines, progress, say, show, stderr, stdout
+
+More = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="More metrics, behind a --metric NAME.")]
+Metrics = Annotated[list[str], typer.Option(metavar="NAME", help="Of `mdiqa-metric list`; several may follow.")]
+Dataset = Annotated[Path, typer.Option(metavar="TABLE", help="A .csv or .parquet table; see `dataset convert`.")]
+Split = Annotated[str | None, typer.Option(metavar="NAME", help="Only its train, val or test pictures.")]
+Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write everything to this .json; makes it resumable.")]
+Report = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report to this .html.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps, ...")]
+
+NUMBERS = ("srcc", "plcc", "plcc_logistic4", "plcc_logistic5", "krcc", "rmse_logistic4", "rmse_logistic5")
+TESTS = ("srcc_difference", "srcc_difference_p", "meng_p_srcc", "residual_variance_ratio", "residual_variance_p")
+
+
+def evaluate(
+    metric: Metrics,
+    dataset: Dataset,
+    more: More = None,
+    split: Split = None,
+    out: Out = None,
+    report: Report = None,
+    device: Device = "cpu",
+) -> None:
+    """Say how far metrics agree with people on a data set.
+
+    `--metric A B` and `--metric A --metric B` are the same.
+
+    With --out, scores are kept beside it as they are made: after a kill the same command goes on from there.
+
+    Many GPUs: `torchrun --nproc-per-node 8 --no-python mdiqa-metric evaluate ... --device cuda`.
+
+    Pictures that cannot be scored are listed with their reasons and make the exit code 1.
+    """
+    from .. import scoring
+    from ..data import QualityDataset
+    from ..evaluate import check_references
+    from ..evaluate import evaluate as run
+    from ..weights import canonical, create, manifest, metric_class
+
+    with errors():
+        names = list(dict.fromkeys(map(canonical, [*metric, *(more or [])])))
+        scoring.check_device(device)
+        for path, what, suffix in ((out, "Results", ".json"), (report, "Reports", ".html")):
+            if path:
+                scoring.check_destination(path, what, (suffix,))
+        pictures = QualityDataset(dataset, split=split)
+        check_references({name: metric_class(manifest()["metrics"][name]["class"]) for name in names}, pictures)
+        metrics = {name: create(name) for name in names}
+    store = out.with_name(f"{out.name}.scores") if out else None
+    try:
+        with errors(), progress() as move:
+            results = run(metrics, pictures, store=store, device=device, progress=move)
+    except KeyboardInterrupt:
+        kept = f"What was scored is kept in {store}: the same command goes on from there."
+        fail(f"Interrupted. {kept if store else 'Nothing was kept: with --out, it would have been.'}", 130)
+    failed = [image for image in results["images"] if image["errors"]]
+    if int(os.environ.get("RANK", 0)) == 0:
+        for image in failed:
+            for error in dict.fromkeys(image["errors"].values()):
+                say(error if image["image"] in error else f"{image['image']}: {error}")
+        with errors():
+            if out and store:
+                scoring.write_results(out, results)
+                if not failed:
+                    shutil.rmtree(store)
+        _show_agreement(results)
+        _show_comparisons(results)
+        if report:
+            from ..report import write_report
+
+            with errors():
+                write_report(results, report)
+        if failed:
+            again = f" The scores of the others are kept in {store}: mended, the same command scores these alone."
+            say(f"{len(failed)} of {len(results['images'])} not scored by every metric.{again if store else ''}")
+    raise typer.Exit(int(bool(failed)))
+
+
+def _show_agreement(results: Mapping[str, Any]) -> None:
+    if stdout.file.isatty():
+        _show_metrics(results)
+        _show_groups(results)
+    else:
+        columns = ["metric", "group", "n", "pictures", "srcc", "srcc_low", "srcc_high", *NUMBERS[1:]]
+        rows = []
+        for metric, group, row in sorted(_agreements(results), key=lambda line: line[1] != "all"):
+            numbers = (row["srcc"], *(row["srcc_interval"] or (None, None)), *(row[key] for key in NUMBERS[1:]))
+            rows.append([metric, group, row["n"], row["pictures"], *map(digits, numbers)])
+        print_lines(stdout, [columns, *rows])
+    for column, small in results["dataset"]["small_groups"].items():
+        say(f"No row for {column} {', '.join(small)}: {sum(small.values())} pictures in groups of fewer than 5.")
+    for metric, facts in results["metrics"].items():
+        keys: dict[str, list[str]] = {}
+        for key, reason in facts["agreement"]["reasons"].items():
+            keys.setdefault(reason, []).append(key)
+        for reason, lacking in keys.items():
+            say(f"{metric} has no {', '.join(lacking)}: {reason}")
+
+
+def _show_metrics(results: Mapping[str, Any]) -> None:
+    """A column a metric, a row a number, with its interval where it has one."""
+    metrics = {metric: facts["agreement"] for metric, facts in results["metrics"].items()}
+    rows = [["n", *(str(row["n"]) + _of(row) for row in metrics.values())]]
+    for key in NUMBERS:
+        intervals = (row.get(f"{key}_interval") for row in metrics.values())
+        ends = (" [{:.4f}, {:.4f}]".format(*interval) if interval else "" for interval in intervals)
+        rows.append([key, *(digits(row[key]) + end for row, end in zip(metrics.values(), ends, strict=True))])
+    show(stdout, ["", *metrics], rows, words=1, wrapped=[*metrics])
+    stdout.print()
+
+
+def _show_groups(results: Mapping[str, Any]) -> None:
+    """A column a metric, a row a group, with its SRCC."""
+    groups: dict[str, dict[str, str]] = {}
+    for metric, group, row in _agreements(results):
+        groups.setdefault(group, {})[metric] = digits(row["srcc"]) + (f" (n {row['n']}{_of(row)})" if _of(row) else "")
+    groups.pop("all")
+    metrics = [*results["metrics"]]
+    rows = [[group, *(cells.get(metric, "-") for metric in metrics)] for group, cells in groups.items()]
+    if rows:
+        show(stdout, ["srcc of", *metrics], rows[:SHOWN], words=1, wrapped=["srcc of", *metrics])
+    if len(rows) > SHOWN:
+        stdout.print(f"and {len(rows) - SHOWN} more, which --out or a pipe gets", style="dim")
+    stdout.print()
+
+
+def _of(row: Mapping[str, Any]) -> str:
+    """How many pictures there are, where not all count."""
+    return f" of {row['pictures']}" if row["n"] < row["pictures"] else ""
+
+
+def _agreements(results: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Metric, what its scores are compared over, and the agreement there."""
+    for metric, facts in results["metrics"].items():
+        yield metric, "all", facts["agreement"]
+        for dimension, row in facts.get("dimensions", {}).items():
+            yield metric, f"dimension {dimension}", row
+        for column, labels in facts["groups"].items():
+            for label, row in labels.items():
+                yield metric, f"{column} {label}", row
+
+
+def _show_comparisons(results: Mapping[str, Any]) -> None:
+    """On a terminal below the agreement; beside a pipe on stderr, so that the pipe gets one table."""
+    if not results["comparisons"]:
+        return
+    console = stdout if stdout.file.isatty() else stderr
+    columns = ["metric", "against", "n", *TESTS]
+    rows = [
+        [row["a"], row["b"], row["n"], *(_probability(row[key]) if "_p" in key else digits(row[key]) for key in TESTS)]
+        for row in results["comparisons"]
+    ]
+    show(console, columns, rows, words=2, wrapped=columns)
+
+
+def _probability(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}"

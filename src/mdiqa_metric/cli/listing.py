@@ -1,0 +1,68 @@
+"""`mdiqa-metric list`: the metrics and their facts."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Annotated, Any
+
+import typer
+
+from .printing import better, show, stdout
+from .weights import terms, weight_files
+
+
+def list_(as_json: Annotated[bool, typer.Option("--json", help="Every fact, for programs.")] = False) -> None:
+    """List the metrics: kind, direction, range, whether it can be a loss, weights, licence and size."""
+    from ..weights import list_metrics
+
+    facts = [_facts(name) for name in list_metrics()]
+    if as_json:
+        print(json.dumps(facts, indent=2, allow_nan=False))
+        return
+    rows = [
+        [
+            fact["name"],
+            "FR" if fact["full_reference"] else "NR",
+            better(fact),
+            _range(*fact["score_range"]),
+            "yes" if fact["differentiable"] else "no",
+            " + ".join(fact["sources"]) or "none",
+            " + ".join(fact["licences"]) + terms(fact),
+            fact["size"],
+        ]
+        for fact in facts
+    ]
+    show(stdout, ["metric", "kind", "better", "range", "loss", "weights", "licence", "size"], rows)
+
+
+def _facts(name: str) -> dict[str, Any]:
+    """What `list` says of a metric, which is built on the meta device, where it costs no memory."""
+    import torch
+
+    from ..files import size_of
+    from ..weights import manifest, metric_class
+
+    row = manifest()["metrics"][name]
+    with torch.device("meta"):
+        metric = metric_class(row["class"])(**row.get("options", {}))
+    parts = row.get("weights", {})
+    files = [weight_files()[key] for key in dict.fromkeys(parts.values())]
+    sizes = [file.get("size", math.nan) for file in files]
+    return {
+        "name": name,
+        "full_reference": metric.full_reference,
+        "lower_is_better": metric.lower_is_better,
+        "score_range": [bound if math.isfinite(bound) else None for bound in metric.score_range],
+        "differentiable": metric.differentiable,
+        "min_size": metric.min_size,
+        "weights": parts,
+        "sources": list(dict.fromkeys(file["where"] for file in files)),
+        "licences": list(dict.fromkeys(file["licence"] for file in files)),
+        "commercial": all(file.get("commercial", True) for file in files),
+        "size": size_of({"size": sum(sizes)} if math.isfinite(sum(sizes)) else {}) if files else "",
+    }
+
+
+def _range(lowest: float | None, highest: float | None) -> str:
+    return f"{'-inf' if lowest is None else f'{lowest:g}'}..{'inf' if highest is None else f'{highest:g}'}"

@@ -1,0 +1,114 @@
+"""What the commands share: how they print tables, progress and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+SHOWN = 24  # lines that a terminal gets of a long list; a pipe and --out get all
+WRAPPED = (
+    "image",
+    "weights",
+    "licence",
+    "sha256",
+    "group",
+    "terms",
+    "source",
+    "table",
+)  # the columns that give way where a terminal is narrow
+
+stdout, stderr = Console(highlight=False), Console(stderr=True, highlight=False)
+
+
+def show(
+    console: Console,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    words: int | None = None,
+    wrapped: Collection[str] = WRAPPED,
+) -> None:
+    """A table on a terminal, tab-separated lines elsewhere; after the first `words` columns come numbers."""
+    if not console.file.isatty():
+        return print_lines(console, [columns, *rows])
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for index, column in enumerate(columns):
+        justify: Any = "right" if words and index >= words else "left"
+        table.add_column(column.replace("_", "\n"), justify=justify, overflow="fold", no_wrap=column not in wrapped)
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))  # as markup, a file name's brackets would vanish
+    console.print(table)
+
+
+def print_lines(console: Console, rows: Iterable[Sequence[Any]]) -> None:
+    """A tab-separated line a row, at once."""
+    for row in rows:
+        cells = (str(cell).replace("\t", "\\t").replace("\n", "\\n") for cell in row)
+        print(*cells, sep="\t", file=console.file, flush=True)
+
+
+class Speed(ProgressColumn):
+    """Pictures a second, of late."""
+
+    def render(self, task: Task) -> Text:
+        """Nothing where there is no speed yet."""
+        return Text(f"{task.speed:.3g} pictures/s" if task.speed else "")
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, nothing elsewhere; yields what is told how many pictures are done, and of how many."""
+    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
+    bar = Progress(*columns, console=stderr, transient=True, disable=not stderr.file.isatty())
+
+    def move(done: int, total: int) -> None:
+        if not bar.tasks:  # what was done before is no speed of now
+            bar.add_task("", total=total, completed=done)
+            bar.start()
+        bar.update(bar.tasks[0].id, completed=done)
+
+    try:
+        yield move
+    finally:
+        bar.stop()
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """Errors meant for the user become one line and an exit code: 2 where they asked wrongly, 1 where it went wrong."""
+    from ..weights import WeightsError
+
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        fail(str(error), 2)
+    except (WeightsError, ImportError, OSError) as error:
+        fail(str(error), 1)
+
+
+def fail(text: str, code: int) -> NoReturn:
+    """Says why, and exits."""
+    say(text)
+    raise typer.Exit(code)
+
+
+def say(text: str) -> None:
+    """A line in red on stderr."""
+    stderr.print(Text(text, style="red"), soft_wrap=True)
+
+
+def better(fact: Mapping[str, Any]) -> str:
+    """The direction of a score, in a word."""
+    return "lower" if fact["lower_is_better"] else "higher"
+
+
+def digits(score: float | None) -> str:
+    """A score as tables show it."""
+    return "-" if score is None else f"{score:.4f}"

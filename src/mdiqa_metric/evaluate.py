@@ -1,0 +1,213 @@
+"""Metrics over a data set: a score for every picture, kept as it is made, and how far the scores agree with people."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from .agreement import agreement, compare
+from .data import QualityDataset
+from .dimensions import MultiDimensional
+from .metric import Metric
+from .scoring import Row, score_pictures
+from .store import Processes, appending, read_together
+from .store import StoreError as StoreError
+
+GROUPS = ("distortion", "level", "content")
+FEWEST = 5  # pictures of a group that has a row
+
+
+def evaluate(
+    metrics: Metric | Mapping[str, Metric],
+    dataset: QualityDataset,
+    *,
+    store: str | os.PathLike[str] | None = None,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Scores every picture of a data set, each alone at its own size, and says how far the scores agree with `mos`.
+
+    Under torchrun or `accelerate launch` each process scores a share of the pictures and all return the same results.
+
+    Args:
+        metrics: one, or several by name; they are moved to the device and put in eval mode.
+        dataset: the pictures and what people say of them; its transform, if any, is for training and not applied.
+        store: a folder that keeps each score as it is made. The same call goes on from there after it was stopped or
+            killed at any instant: pictures that every metric has scored are not scored again, failures are tried again.
+            Several processes need one that all of them see.
+        device: where to score; "cuda" gives each process a GPU of its own.
+        progress: called with the pictures done and all there are, at the start and after each. With several processes
+            the main one calls it, and takes the others to be as far as itself.
+        resamples, seed: of the bootstrap intervals; see `agreement`.
+
+    Returns:
+        A dict that JSON can hold. Scores stand as the metric gives them; agreement is that of the scores oriented so
+        that higher is better, over the `n` of so many `pictures` that have one.
+
+        * "dataset": {"table", "split", "pictures", "root", "sha256", "small_groups"}: where the table and the
+          pictures lie, the hash of the rows as CSV, and the sizes of groups too small (below 5) for a row here.
+        * "metrics": by name, {"fingerprint", "lower_is_better", "scored", "failed", "agreement"} and "groups", the same
+          agreement by distortion, level and content where those have two groups of 5 or more; and "dimensions",
+          where a `MultiDimensional` has dimensions by the names of the table's attributes, each with its attribute.
+        * "comparisons": {"a", "b"} and what `compare` says of them, for each two metrics, on what both scored.
+        * "images": {"image", "reference", "mos", "raw", groups as far as there, "scores", "errors", "dimensions"}.
+
+    Raises:
+        ValueError: a metric compares with references and there are none, or no metric is given.
+        StoreError: the store was begun with another table, split, metric or version, or the processes do not share it.
+        ImportError: there are several processes and no accelerate.
+    """
+    metrics = {metrics.name: metrics} if isinstance(metrics, Metric) else dict(metrics)
+    check_references(metrics, dataset)
+    processes = Processes(device)
+    metrics = {name: metric.to(processes.device).eval() for name, metric in metrics.items()}
+    dimensions = {
+        name: [dimension for dimension in metric.dimension_names if dimension in dataset.attributes]
+        for name, metric in metrics.items()
+        if isinstance(metric, MultiDimensional)
+    }
+    identity = _identity(metrics, dataset)
+    rows = read_together(store, identity, processes)
+    left = [index for index in range(len(dataset)) if index not in rows]
+    mine = left[processes.index :: processes.count]
+    against = any(metric.full_reference for metric in metrics.values())
+    pictures = ((dataset.path(index), dataset.path(index, "reference") if against else None) for index in mine)
+    told = progress if progress and processes.index == 0 else lambda done, total: None
+    told(len(rows), len(dataset))
+    scored: dict[int, Row] = {}
+    with appending(store, identity, processes.index) as keep:
+        for index, scores in zip(mine, score_pictures(metrics, pictures, processes.device, dimensions), strict=True):
+            scored[index] = {"index": index, **scores._asdict()}
+            keep(scored[index])
+            told(min(len(rows) + len(scored) * processes.count, len(dataset)), len(dataset))
+    for share in processes.gather(scored):
+        rows |= share
+    results = None
+    if processes.index == 0:
+        results = _results(metrics, dimensions, dataset, [rows[index] for index in sorted(rows)], resamples, seed)
+    return processes.gather(results)[0]
+
+
+def check_references(metrics: Mapping[str, Metric | type[Metric]], dataset: QualityDataset) -> None:
+    """Raises ValueError where a metric compares with references that the data set has not, or there is no metric."""
+    if not metrics:
+        raise ValueError("There is no metric to evaluate: name one or more.")
+    comparing = [name for name, metric in metrics.items() if metric.full_reference]
+    if comparing and not dataset.full_reference:
+        raise ValueError(
+            f"{', '.join(comparing)} compares with references, and the table has no column `reference`: add one with "
+            "a path a picture, or choose metrics that need none (kind NR of `mdiqa-metric list`)."
+        )
+
+
+def _identity(metrics: Mapping[str, Metric], dataset: QualityDataset) -> Row:
+    from . import __version__
+
+    fingerprints = {f"metric {name}": metric.fingerprint() for name, metric in metrics.items()}
+    return {"version": __version__, "split": dataset.split, "table": _digest(dataset), **fingerprints}
+
+
+def _digest(dataset: QualityDataset) -> str:
+    return hashlib.sha256(dataset.table.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
+
+
+# What the scores amount to.
+
+
+def _results(
+    metrics: Mapping[str, Metric],
+    dimensions: Mapping[str, Sequence[str]],
+    dataset: QualityDataset,
+    rows: Sequence[Row],
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    table = dataset.table
+    sampling = {"resamples": resamples, "seed": seed}
+    mos = table["mos"].to_numpy()
+    groups, small = _groups(table)
+    oriented = {
+        name: np.array([row["values"].get(name, np.nan) for row in rows]) * (-1 if metric.lower_is_better else 1)
+        for name, metric in metrics.items()
+    }
+
+    def agree(scores: Any, opinions: Any, among: Any = slice(None)) -> dict[str, Any]:
+        scores, opinions = scores[among], opinions[among]
+        there = np.isfinite(scores) & np.isfinite(opinions)
+        return {"pictures": len(there), **agreement(scores[there], opinions[there], **sampling)}
+
+    by_metric = {}
+    for name, metric in metrics.items():
+        scores = oriented[name]
+        by_metric[name] = {
+            "fingerprint": metric.fingerprint(),
+            "lower_is_better": metric.lower_is_better,
+            "scored": int(np.isfinite(scores).sum()),
+            "failed": int(np.isnan(scores).sum()),
+            "agreement": agree(scores, mos),
+            "groups": {
+                column: {label: agree(scores, mos, among) for label, among in members.items()}
+                for column, members in groups.items()
+            },
+        }
+        if wanted := dimensions.get(name):
+            parts = [row["dimensions"].get(name, {}) for row in rows]
+            by_metric[name]["dimensions"] = {
+                dimension: agree(np.array([part.get(dimension, np.nan) for part in parts]), table[dimension].to_numpy())
+                for dimension in wanted
+            }
+    comparisons = []
+    for a, b in combinations(metrics, 2):
+        both = np.isfinite(oriented[a]) & np.isfinite(oriented[b])
+        comparisons.append({"a": a, "b": b, **compare(oriented[a][both], oriented[b][both], mos[both], **sampling)})
+    return {
+        "dataset": {
+            "table": dataset.source,
+            "split": dataset.split,
+            "pictures": len(dataset),
+            "root": str(dataset.root),
+            "sha256": _digest(dataset),
+            "small_groups": small,
+        },
+        "metrics": by_metric,
+        "comparisons": comparisons,
+        "images": _images(metrics, table, rows),
+    }
+
+
+def _groups(table: Any) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, int]]]:
+    """By column and label, which pictures are in each group; and the number in each that is too small."""
+    groups: dict[str, dict[str, Any]] = {}
+    small: dict[str, dict[str, int]] = {}
+    for column in (column for column in GROUPS if column in table):
+        labels = table[column].map(_label, na_action="ignore").fillna("").to_numpy(str)
+        counts = Counter(labels[labels != ""].tolist())
+        large = [label for label, count in counts.items() if count >= FEWEST]
+        if len(large) >= 2:
+            groups[column] = {label: labels == label for label in large}
+            if rest := {label: count for label, count in counts.items() if count < FEWEST}:
+                small[column] = rest
+    return groups, small
+
+
+def _label(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _images(metrics: Mapping[str, Metric], table: Any, rows: Sequence[Row]) -> list[Row]:
+    columns = [name for name in ("image", "reference", "mos", "raw", *GROUPS) if name in table]
+    images = []
+    known = table[columns].astype(object).where(table[columns].notna(), None)
+    for facts, row in zip(known.to_dict("records"), rows, strict=True):
+        scores = {name: row["values"].get(name) for name in metrics}
+        dimensions = {"dimensions": row["dimensions"]} if row["dimensions"] else {}
+        images.append({**facts, "scores": scores, "errors": row["errors"], **dimensions})
+    return images

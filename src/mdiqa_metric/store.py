@@ -1,0 +1,122 @@
+"""Work shared among processes, and its results kept where a kill cannot reach them.
+
+A store is a folder with one file a process: its first line says what is scored, then comes a line a picture, written at
+once. What has no newline is no line.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .extras import library
+
+Row = dict[str, Any]
+
+
+class StoreError(ValueError):
+    """A store cannot be gone on from; the text says what differs and the mend."""
+
+
+class Processes:
+    """The processes that share the work: this one alone, or all that torchrun or `accelerate launch` started."""
+
+    def __init__(self, device: str) -> None:
+        self.index, self.count, self.device = 0, 1, device
+        grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
+        started = torch.distributed.get_world_size() if grouped else int(os.environ.get("WORLD_SIZE", 1))
+        if started == 1:
+            return
+        # Only Python objects are exchanged, so gloo does on any device; a process may wait long for the slowest one.
+        state = library("accelerate").PartialState(cpu=True, backend="gloo", timeout=timedelta(days=7))
+        if not grouped:
+            atexit.register(state.destroy_process_group)  # or gloo's threads may abort a process that ends
+        if state.num_processes != started:
+            raise ValueError(
+                f"{started} processes are grouped, but nothing says so in their environment: start them with torchrun "
+                "or accelerate launch."
+            )
+        self.index, self.count = state.process_index, state.num_processes
+        self.device = f"{device}:{state.local_process_index}" if device == "cuda" else device
+
+    def gather(self, value: Any) -> list[Any]:
+        """What each process gives, in order, once all are here."""
+        if self.count == 1:
+            return [value]
+        from accelerate.utils import gather_object
+
+        return gather_object([value])
+
+
+def read_together(store: Any, identity: Row, processes: Processes) -> dict[int, Row]:
+    """The pictures that are done, the same in every process; an error of one is raised in all."""
+    rows: dict[int, Row] = {}
+    trouble = None
+    try:
+        rows = _read_store(Path(store), identity) if store is not None else {}
+    except StoreError as error:
+        trouble = error
+    found = processes.gather((trouble, sorted(rows)))
+    for trouble, _ in found:
+        if trouble:
+            raise trouble
+    if any(done != found[0][1] for _, done in found):
+        raise StoreError(f"The processes find different scores in {store}: give a folder that all of them see.")
+    return rows
+
+
+def _read_store(folder: Path, identity: Row) -> dict[int, Row]:
+    rows = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1]):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise StoreError(
+                    f"Line {number + 1} of {path} is damaged. Delete the line to score its picture again, or {folder} "
+                    "to score all."
+                ) from error
+            if number == 0:
+                _check_identity(folder, row, identity)
+            elif not row["errors"]:
+                rows[row["index"]] = row
+    return rows
+
+
+def _check_identity(folder: Path, then: Row, now: Row) -> None:
+    differing = [key for key in then | now if then.get(key, "none") != now.get(key, "none")]
+    if differing:
+        lines = "; ".join(f"{key} was {then.get(key, 'none')}, is {now.get(key, 'none')}" for key in differing)
+        raise StoreError(
+            f"{folder} holds scores of another evaluation ({lines}). Ask for the same one to go on with it, delete the "
+            "folder to begin anew, or choose another place."
+        )
+
+
+@contextmanager
+def appending(store: Any, identity: Row, process: int) -> Iterator[Callable[[Row], None]]:
+    """Yields what writes a row to the store, behind the last whole line."""
+    if store is None:
+        yield lambda row: None
+        return
+    path = Path(store) / f"scores-{process}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    end = path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0
+    with path.open("ab") as file:
+        file.truncate(end)
+
+        def keep(row: Row) -> None:
+            file.write(json.dumps(row, ensure_ascii=True, allow_nan=False).encode() + b"\n")
+            file.flush()
+
+        if end == 0:
+            keep(identity)
+        yield keep
