@@ -3,13 +3,14 @@
 DATA is a folder with clive/table.csv and rebuild.py, which makes a part of LIVE and of TID2013 in the work folder.
 Every metric runs that needs no download: those without weights and those with embedded ones. It writes
 results/accuracy.md and .json: correlations with 95% bootstrap intervals, by distortion too, and tests between metrics
-on the same pictures. A run that was stopped goes on where it was.
+on the same pictures. A run that was stopped goes on where it was, and torchrun shares it among processes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,19 +34,18 @@ SETS = {
 COLUMNS = {"SRCC": "srcc", "PLCC": "plcc", "PLCC after logistic 4": "plcc_logistic4", "KRCC": "krcc"}
 
 
-def table_of(name: str, data: Path, work: Path) -> Path:
-    return {
-        "LIVE, rebuilt": work / "live" / "table.csv",
-        "TID2013, rebuilt": work / "tid2013" / "table.csv",
-        "CLIVE, shared part": data / "clive" / "table.csv",
-    }[name]
+def pictures_of(name: str, data: Path, work: Path) -> QualityDataset:
+    """The rated pictures of a set."""
+    if name.startswith("CLIVE"):
+        return QualityDataset(data / "clive" / "table.csv")
+    return QualityDataset(work / ("live" if name.startswith("LIVE") else "tid2013") / "table.csv")
 
 
-def runnable() -> Iterator[str]:
+def runnable(full_reference: bool) -> Iterator[str]:
     """Metrics that need no file from elsewhere."""
     tables = manifest()
-    for name, row in tables["metrics"].items():
-        places = {tables["files"][key]["where"] for key in row.get("weights", {}).values()}
+    for name in mdiqa_metric.list_metrics(full_reference):
+        places = {tables["files"][key]["where"] for key in tables["metrics"][name].get("weights", {}).values()}
         if places <= {"embedded"}:
             yield name
 
@@ -60,14 +60,18 @@ def main() -> None:
     facts = environment(torch.device(options.device))
     if not (options.work / "tid2013" / "table.csv").is_file():
         subprocess.run([sys.executable, str(options.data / "rebuild.py"), str(options.work)], check=True)
-    found = {}
+    found: dict[str, Any] = {}
     for name in SETS:
-        dataset = QualityDataset(table_of(name, options.data, options.work))
-        metrics = {key: mdiqa_metric.create(key) for key in runnable()}
-        metrics = {key: metric for key, metric in metrics.items() if metric.full_reference == dataset.full_reference}
-        if metrics:
-            store = options.work / "scores" / name
-            found[name] = evaluate(metrics, dataset, store=store, device=options.device, progress=_progress(name))
+        dataset = pictures_of(name, options.data, options.work)
+        for full_reference in (True, False):
+            metrics = {key: mdiqa_metric.create(key) for key in runnable(full_reference)}
+            if metrics and (dataset.full_reference or not full_reference):
+                kind = "beside a reference" if full_reference else "without a reference"
+                title = f"{name}, {kind}"
+                store = options.work / "scores" / title
+                found[title] = evaluate(metrics, dataset, store=store, device=options.device, progress=_told(title))
+    if int(os.environ.get("RANK", 0)):
+        return
     for results in found.values():
         results.pop("images")  # pictures' own scores are in the work folder
         results["dataset"] = {key: results["dataset"][key] for key in ("pictures", "split", "sha256")}
@@ -76,7 +80,7 @@ def main() -> None:
     (options.out / "accuracy.md").write_text(report(facts, found))
 
 
-def _progress(name: str) -> Any:
+def _told(name: str) -> Any:
     def told(done: int, total: int) -> None:
         if done % 50 == 0 or done == total:
             print(f"{name}: {done} of {total}", flush=True)
@@ -91,7 +95,14 @@ def report(facts: dict[str, Any], found: dict[str, Any]) -> str:
         "intervals, by the percentile bootstrap over pictures, 1000 resamples. `mdiqa-metric evaluate` gives the same.",
     ]
     for name, results in found.items():
-        lines += ["", f"## {name}", "", f"{SETS[name]}.", "", f"| metric | n | {' | '.join(COLUMNS)} |"]
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            f"{SETS[name.rpartition(', ')[0]]}.",
+            "",
+            f"| metric | n | {' | '.join(COLUMNS)} |",
+        ]
         lines += ["|---" * (len(COLUMNS) + 2) + "|"]
         order = sorted(results["metrics"].items(), key=lambda item: -(item[1]["agreement"]["srcc"] or -2))
         for metric, row in order:
@@ -105,6 +116,14 @@ def report(facts: dict[str, Any], found: dict[str, Any]) -> str:
                 groups = row["groups"]["distortion"]
                 lines.append(f"| {metric} | {' | '.join(_cell(groups[kind], 'srcc') for kind in kinds)} |")
         lines += _told_apart(results["comparisons"], [metric for metric, _ in order])
+    for name, words in SETS.items():
+        if not any(title.startswith(name) for title in found):
+            lines += [
+                "",
+                f"## {name}",
+                "",
+                f"{words}: no metric runs on it that needs neither a reference nor a download.",
+            ]
     return "\n".join(lines) + "\n"
 
 
