@@ -92,7 +92,8 @@ def evaluate(
         rows |= share
     results = None
     if processes.index == 0:
-        results = _results(metrics, dimensions, dataset, [rows[index] for index in sorted(rows)], resamples, seed)
+        done = [rows[index] for index in sorted(rows)]
+        results = _results(metrics, dimensions, dataset, identity["table"], done, resamples, seed)
     return processes.gather(results)[0]
 
 
@@ -112,11 +113,8 @@ def _identity(metrics: Mapping[str, Metric], dataset: QualityDataset) -> Row:
     from . import __version__
 
     fingerprints = {f"metric {name}": metric.fingerprint() for name, metric in metrics.items()}
-    return {"version": __version__, "split": dataset.split, "table": _digest(dataset), **fingerprints}
-
-
-def _digest(dataset: QualityDataset) -> str:
-    return hashlib.sha256(dataset.table.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
+    digest = hashlib.sha256(dataset.table.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
+    return {"version": __version__, "split": dataset.split, "table": digest, **fingerprints}
 
 
 # What the scores amount to.
@@ -126,6 +124,7 @@ def _results(
     metrics: Mapping[str, Metric],
     dimensions: Mapping[str, Sequence[str]],
     dataset: QualityDataset,
+    digest: str,
     rows: Sequence[Row],
     resamples: int,
     seed: int,
@@ -174,7 +173,7 @@ def _results(
             "split": dataset.split,
             "pictures": len(dataset),
             "root": str(dataset.root),
-            "sha256": _digest(dataset),
+            "sha256": digest,
             "small_groups": small,
         },
         "metrics": by_metric,

@@ -184,13 +184,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_results(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes an object as .json, whole or not at all."""
+    """Writes an object as .json, whole or not at all; a number that JSON has no word for is an error."""
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        write_json(file, content)
+        _dump(file, content)
 
 
-def write_json(file: TextIO, content: Mapping[str, Any]) -> None:
-    """Writes an object for people and programs; a number that JSON has no word for is an error."""
+def _dump(file: TextIO, content: Mapping[str, Any]) -> None:
     json.dump(content, file, indent=2, ensure_ascii=False, allow_nan=False)
     file.write("\n")
 
@@ -202,7 +201,7 @@ def _write_csv(file: TextIO, rows: Sequence[Row], summary: Mapping[str, Row]) ->
 
 
 def _write_json(file: TextIO, rows: Sequence[Row], summary: Mapping[str, Row]) -> None:
-    write_json(file, {"metrics": summary, "images": rows})
+    _dump(file, {"metrics": summary, "images": rows})
 
 
 def _write_jsonl(file: TextIO, rows: Sequence[Row], summary: Mapping[str, Row]) -> None:

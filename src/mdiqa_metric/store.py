@@ -18,8 +18,7 @@ from typing import Any
 import torch
 
 from .extras import library
-
-Row = dict[str, Any]
+from .scoring import Row
 
 
 class StoreError(ValueError):

@@ -54,6 +54,7 @@ def read_live(release: Release) -> Labels:
     dmos, std = release.mat(release.need("dmos_realigned.mat"), "dmos_new", "dmos_std")
     (references,) = release.mat(release.need("refnames_all.mat"), "refnames_all")
     images = [f"{folder}/img{number}.bmp" for folder, (_, count) in _LIVE.items() for number in range(1, count + 1)]
+    # Not strict: another number of entries is refused below, where the text can say what was expected.
     distorted = [name for name, value in zip(images, dmos, strict=False) if value != 0]
     as_text = [name for folder in _LIVE for name in sorted(distorted) if name.startswith(f"{folder}/")]
     orders = {len(images): images, len(distorted): as_text}
