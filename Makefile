@@ -9,6 +9,7 @@ WORKERS ?= auto
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py --out out
+	$(BIN)/python examples/steer_restoration.py --out out
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(WORKERS)

@@ -30,7 +30,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
-SHOWN = ("psnr", "ssim-y-full", "stlpips-alex")
+SHOWN = ("psnr", "stlpips-alex", "mdiqa-lite")
 
 
 def noisy(picture: Image.Image, sigma: float) -> Image.Image:
@@ -93,9 +93,10 @@ def main() -> None:
 
     write_table(folder / "scores.csv", scores)
     draw(folder / "demo.png", pictures, scores)
-    show(scores)
+    show(f"Mean over {len(PHOTOGRAPHS)} photographs", scores)
+    show("Dimensions of mdiqa-lite, mean over the same; no reference", score_dimensions(pictures))
     print(f"\nWrote {folder / 'scores.csv'}, {folder / 'demo.png'} and {len(files)} photographs to {folder}/.")
-    print("Score your own:  mdiqa-metric score restored/ --reference originals/ --metric stlpips-alex")
+    print("Score your own:  mdiqa-metric score photographs/")
 
 
 def score_all(name: str, pictures: dict[tuple[str, str], Tensor]) -> dict[tuple[str, str], float]:
@@ -109,6 +110,16 @@ def score_all(name: str, pictures: dict[tuple[str, str], Tensor]) -> dict[tuple[
     return scores
 
 
+def score_dimensions(pictures: dict[tuple[str, str], Tensor]) -> dict[str, dict[tuple[str, str], float]]:
+    """A score for every dimension, photograph and spoiling, out of the picture alone."""
+    metric = mdiqa_metric.create("mdiqa-lite")
+    with torch.inference_mode():
+        found = {key: metric.dimensions(picture)[0].tolist() for key, picture in pictures.items()}
+    return {
+        name: {key: scores[index] for key, scores in found.items()} for index, name in enumerate(metric.dimension_names)
+    }
+
+
 def write_table(path: Path, scores: dict[str, dict[tuple[str, str], float]]) -> None:
     """All scores as CSV, a line a photograph and spoiling."""
     with path.open("w", newline="") as file:
@@ -118,15 +129,15 @@ def write_table(path: Path, scores: dict[str, dict[tuple[str, str], float]]) -> 
             writer.writerow([photograph, kind, *(f"{values[photograph, kind]:.6g}" for values in scores.values())])
 
 
-def show(scores: dict[str, dict[tuple[str, str], float]]) -> None:
-    """Means over the photographs, a row a metric."""
-    table = Table(title=f"Mean over {len(PHOTOGRAPHS)} photographs", title_justify="left", header_style="bold")
-    table.add_column("metric", no_wrap=True)
+def show(title: str, scores: dict[str, dict[tuple[str, str], float]]) -> None:
+    """Means over the photographs, a row a metric or dimension."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    table.add_column("score", no_wrap=True)
     table.add_column("better")
     for kind in SPOILED:
         table.add_column(kind, justify="right")
     for name, values in scores.items():
-        lower = mdiqa_metric.create(name, weights=None).lower_is_better
+        lower = name in mdiqa_metric.list_metrics() and mdiqa_metric.create(name, weights=None).lower_is_better
         means = [np.mean([values[photograph, kind] for photograph in PHOTOGRAPHS]) for kind in SPOILED]
         table.add_row(name, "lower" if lower else "higher", *(f"{round(mean, 6):.4g}" for mean in means))
     Console(width=max(130, Console().width)).print(table)

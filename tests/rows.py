@@ -79,6 +79,8 @@ ROWS = (
     Row("topiq-nr-flive", ("topiq-nr-flive",), half=0.02, near_zero=0.015, smaller=(("side", 96),)),
     Row("topiq-fr", ("topiq-fr",), half=0.02, learnt=True, also=("topiq-fr-pipal",)),
     Row("topiq-iaa", ("topiq-iaa",), half=0.02),
+    Row("mdiqa-lite", ("mdiqa-lite",), half=0.02),
+    Row("mdiqa-lite-mean", ("mdiqa-lite",), half=0.02, form="DimensionMean"),
     Row("mdiqa", ("mdiqa",), half=0.02, cut="fusion.meaning"),
     Row("mdiqa-mean", ("mdiqa",), half=0.02, form="DimensionMean"),
     Row("mdiqa-distance", ("mdiqa",), half=0.02, cut="model.instance_weights", form="DimensionDistance"),

@@ -275,7 +275,6 @@ def test_odd_file_names_are_scored_and_written(photos: Path, name: str) -> None:
     ("arguments", "words"),
     {
         "nothing to compare with": (["out", "--metric", "psnr"], "A reference is needed for psnr"),
-        "no metric at all": (["out"], "Name a --metric"),
         "unknown metric": (["out", "--metric", "psnrr"], "did you mean psnr"),
         "unknown suffix": (["out", "--metric", "psnr", "--reference", "in", "--out", "s.xls"], ".csv, .json, .jsonl"),
         "no such folder": (
@@ -308,8 +307,9 @@ def test_unknown_options_are_refused(photos: Path) -> None:
     assert "No such option" in run("score", "out", "--metrik", "psnr", code=2).stderr
 
 
-def test_the_default_with_a_reference_is_stlpips(photos: Path) -> None:
+def test_the_defaults_are_embedded(photos: Path) -> None:
     assert scoring.choose_metrics([], "in") == ["stlpips-alex"]
+    assert scoring.choose_metrics([], None) == ["mdiqa-lite"]
 
 
 def test_a_reference_that_nobody_asked_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

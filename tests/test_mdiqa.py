@@ -14,7 +14,7 @@ from mdiqa_metric.metrics.mdiqa import AESTHETIC, TECHNICAL, shapley_values
 from tests.golden import golden
 from tests.rows import ROWS, content, filled, metric_of, pair_of, photograph
 
-FORMS = [row for row in ROWS if row.name.startswith("mdiqa")]
+FORMS = [row for row in ROWS if row.goldens == ("mdiqa",)]
 NAMES = TECHNICAL + AESTHETIC
 each_form = pytest.mark.parametrize("row", FORMS, ids=lambda row: row.name)
 

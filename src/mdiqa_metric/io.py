@@ -74,6 +74,14 @@ def read_image(file: str | os.PathLike[str] | bytes) -> Tensor:
     return colour[None].contiguous()
 
 
+def through_jpeg(picture: Tensor, quality: int) -> Tensor:
+    """A picture (3, H, W) in [0, 1] as a JPEG file of that quality, 1 to 95, keeps it."""
+    file = BytesIO()
+    samples = (picture * 255).round().byte().permute(1, 2, 0).numpy()
+    Image.fromarray(samples).save(file, "JPEG", quality=quality)
+    return read_image(file.getvalue())[0]
+
+
 def list_images(paths: _Paths) -> list[Path]:
     """The picture files that folders, glob patterns and file names stand for, each once.
 

@@ -26,14 +26,13 @@ Picture = str | os.PathLike[str] | bytes
 
 
 def choose_metrics(names: Sequence[str], reference: str | None) -> list[str]:
-    """The full names of the metrics to score with; stlpips-alex where none is named and there is a reference.
+    """The full names of the metrics to score with; where none is named, mdiqa-lite, or stlpips-alex with a reference.
 
     Raises:
         ValueError: an unknown name, or metrics and reference that do not go together.
     """
-    if not names and reference is None:
-        raise ValueError("Name a --metric of `mdiqa-metric list`, or give a --reference for the default, stlpips-alex.")
-    chosen = list(dict.fromkeys(map(canonical, names or ["stlpips-alex"])))
+    default = "mdiqa-lite" if reference is None else "stlpips-alex"
+    chosen = list(dict.fromkeys(map(canonical, names or [default])))
     comparing = [name for name in chosen if metric_class(manifest()["metrics"][name]["class"]).full_reference]
     if comparing and reference is None:
         raise ValueError(f"A reference is needed for {', '.join(comparing)}: give --reference FOLDER or FILE.")

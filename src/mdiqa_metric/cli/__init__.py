@@ -1,4 +1,4 @@
-"""The command line: `mdiqa-metric score | evaluate | list | dataset | weights`. The only place that prints.
+"""The command line: `mdiqa-metric score | evaluate | list | dataset | train | weights`. The only place that prints.
 
 Results go to stdout, as tables on a terminal and as tab-separated lines in a pipe; progress, failures and errors go to
 stderr. Exit codes: 0 done, 1 something failed, 2 asked wrongly, 130 interrupted.
@@ -12,13 +12,14 @@ from typing import Annotated
 
 import typer
 
-from . import dataset, evaluate, listing, score, weights
+from . import dataset, evaluate, listing, score, train, weights
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(score.score)
 app.command()(evaluate.evaluate)
 app.command("list")(listing.list_)
 app.add_typer(dataset.app, name="dataset")
+app.add_typer(train.app, name="train")
 app.add_typer(weights.app, name="weights")
 
 

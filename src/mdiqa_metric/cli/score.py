@@ -24,7 +24,7 @@ def score(
 ) -> None:
     """Score pictures, each alone at its own size.
 
-    With a reference the default metric is stlpips-alex.
+    The default metric is mdiqa-lite, with a reference stlpips-alex.
 
     A picture that cannot be scored is listed with its reason and makes the exit code 1; the others go on.
 

@@ -1,0 +1,315 @@
+"""How a restoration network answers to the knob: `python benchmarks/control.py DATA [--work FOLDER]`.
+
+The networks, degradations and training are those of examples/steer_restoration.py. For each seed one network learns
+with L1 alone, and copies of it learn on for the same steps on the same crops: with L1 alone, with MDIQA-lite at each
+weight of sharpness and of noisiness (the others 1), and, for comparison, with ST-LPIPS and with MDIQA-lite's overall
+score as a plain no-reference one. All learn from DATA/kodak24, and are measured on pictures of DATA/bsds500. It writes
+results/control.md and .json: how weights and measures that ask no model go together, and what it costs.
+
+A run that was stopped goes on where it was: finished ones are lines in the work folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from scipy.stats import spearmanr
+from steps import RESULTS, ROOT, environment, heading
+from torch import Tensor
+
+import mdiqa_metric
+from mdiqa_metric import DimensionMean, Loss, Metric, MultiDimensional
+from mdiqa_metric.io import list_images
+
+sys.path.insert(0, str(ROOT / "examples"))
+import steer_restoration as example
+from restoration_measures import measure
+
+WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0)
+# The measures of each dimension that ask no model, and whether they should rise or fall with its weight.
+MEASURES = {
+    "sharpness": {"gradient energy": 1, "edge gain": 1},
+    "noisiness": {"residual noise": -1, "flat deviation": -1},
+}
+PROGRAMS = ("steer_restoration.py", "restoration_measures.py")
+JUDGES = {
+    "off": "L1 alone",
+    "neutral": "MDIQA-lite, mean of dimensions, all weights 1",
+    "overall": "MDIQA-lite, overall score",
+    "st-lpips": "ST-LPIPS",
+}
+AIM, WITHIN = 0.9, 1.0  # of |rho|, and of dB
+Row = dict[str, Any]
+
+
+def setting(dimension: str, weight: float) -> str:
+    """The name of a run; weight 1 of any dimension is the neutral one."""
+    return "neutral" if weight == 1 else f"{dimension} {weight:g}"
+
+
+STEERED = {setting(dimension, weight): {dimension: weight} for dimension in MEASURES for weight in WEIGHTS}
+RUNS = list(dict.fromkeys([*JUDGES, *STEERED]))
+
+
+def rows(
+    metric: MultiDimensional, learnt: Sequence[Tensor], kept: Sequence[Tensor], protocol: Row, work: Path
+) -> Iterator[Row]:
+    """A row a seed and run, from the work folder where it is there already."""
+    # Another protocol or metric must not go on with these.
+    folder = work / hashlib.sha256(json.dumps(protocol).encode()).hexdigest()[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "runs.jsonl"
+    found = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    done = {(row["seed"], row["name"]): row for row in found}
+    for seed in range(protocol["seeds"]):
+        for name in RUNS:
+            if (seed, name) not in done:
+                done[seed, name] = run(metric, learnt, kept, protocol, folder, seed, name)
+                with file.open("a") as lines:
+                    lines.write(json.dumps(done[seed, name]) + "\n")
+            yield done[seed, name]
+
+
+def run(
+    metric: MultiDimensional,
+    learnt: Sequence[Tensor],
+    kept: Sequence[Tensor],
+    protocol: Row,
+    folder: Path,
+    seed: int,
+    name: str,
+) -> Row:
+    """Trains one network on and measures it."""
+    network = pretrained(metric, learnt, protocol, folder / f"{seed}.safetensors", seed)
+    objective, weight = objective_of(name, metric, network, learnt, protocol["weight"])
+    started = time.perf_counter()
+    example.train(network, learnt, objective, protocol["steps"], protocol["rate"], seed=1000 + seed)
+    seconds = (time.perf_counter() - started) / protocol["steps"]
+    device = next(metric.parameters()).device
+    references = [picture.to(device) for picture in kept]
+    low = [example.degraded(picture, Random(index), shots=2).to(device) for index, picture in enumerate(kept)]
+    figures = measure(metric, example.restored(network, low), references)
+    return {"seed": seed, "name": name, "weight": weight, "seconds a step": seconds, "figures": figures}
+
+
+def pretrained(
+    metric: MultiDimensional, learnt: Sequence[Tensor], protocol: Row, file: Path, seed: int
+) -> example.Restorer:
+    """The network that this seed's runs go on from."""
+    torch.manual_seed(seed)
+    network = example.Restorer().to(next(metric.parameters()).device)
+    if not file.exists():
+        example.train(network, learnt, F.l1_loss, protocol["pre-training"], protocol["pre-training rate"], seed)
+        save_file(network.state_dict(), file.with_suffix(".part"))
+        file.with_suffix(".part").rename(file)
+    network.load_state_dict(load_file(file))
+    return network
+
+
+def objective_of(
+    name: str, metric: MultiDimensional, network: example.Restorer, learnt: Sequence[Tensor], weight: float
+) -> tuple[example.Objective, float]:
+    """What a run minimises, and the weight of its judge.
+
+    Other judges have other scales: theirs is the weight with which they pull at the restored pictures, at first, as
+    strongly as MDIQA-lite's neutral mean does, by the norm of the gradient.
+    """
+    if name == "off":
+        return F.l1_loss, 0.0
+    if name in STEERED:
+        factors = {} if name == "neutral" else STEERED[name]
+        return example.steered(metric, weight, **factors), weight
+    metric.weigh(torch.ones(len(metric.dimension_names)))
+    device = next(metric.parameters()).device
+    judge = mdiqa_metric.create("stlpips-alex").to(device) if name == "st-lpips" else metric
+    matched = weight * pull(DimensionMean(metric), network, learnt) / pull(judge, network, learnt)
+    loss = Loss(judge, matched)
+
+    def objective(restored: Tensor, clean: Tensor) -> Tensor:
+        references = (clean,) if judge.full_reference else ()
+        return F.l1_loss(restored, clean) + loss(restored.clamp(0, 1), *references)
+
+    return objective, matched
+
+
+def pull(judge: Metric, network: example.Restorer, learnt: Sequence[Tensor]) -> float:
+    """The mean norm of a judge's gradient to restored pictures, over a few batches."""
+    loss, norms = Loss(judge), []
+    device = next(network.parameters()).device
+    for low, clean in example.batches(learnt, 8, seed=-1):
+        with torch.no_grad():
+            restored = network(low.to(device)).clamp(0, 1)
+        references = (clean.to(device),) if judge.full_reference else ()
+        (gradient,) = torch.autograd.grad(loss(restored.requires_grad_(), *references), restored)
+        norms.append(gradient.norm().item())
+    return statistics.mean(norms)
+
+
+def answers(found: Sequence[Row]) -> list[Row]:
+    """Spearman's correlation of weight and measure by seed and over all, for each dimension and measure."""
+    by_run = {(row["seed"], row["name"]): row["figures"] for row in found}
+    seeds = sorted({row["seed"] for row in found})
+    rows = []
+    for dimension, measures in MEASURES.items():
+        # Ours is no independent measure; it says whether training did what it was asked.
+        for key, sign in {**measures, dimension: 1}.items():
+            values = [[by_run[seed, setting(dimension, weight)][key] for weight in WEIGHTS] for seed in seeds]
+            own = [float(spearmanr(WEIGHTS, line).statistic) for line in values]
+            pooled = float(spearmanr(WEIGHTS * len(seeds), list(itertools.chain(*values))).statistic)
+            columns = zip(*values, strict=True)
+            means = {f"{weight:g}": spread(column) for weight, column in zip(WEIGHTS, columns, strict=True)}
+            row: Row = {"dimension": dimension, "measure": key, "independent": key != dimension}
+            row |= {"wanted": sign, "rho": {"pooled": pooled, "by seed": own}, "means": means}
+            row["reached"] = min(sign * rho for rho in (pooled, statistics.mean(own))) >= AIM
+            rows.append(row)
+    return rows
+
+
+def costs(found: Sequence[Row]) -> dict[str, Row]:
+    """Figures of each run, and what they differ from the same seed's with L1 alone: mean and deviation over seeds."""
+    off = {row["seed"]: row["figures"] for row in found if row["name"] == "off"}
+    table = {}
+    for name in RUNS:
+        own = [row for row in found if row["name"] == name]
+        table[name] = {
+            "weight": spread([row["weight"] for row in own]),
+            "seconds a step": spread([row["seconds a step"] for row in own]),
+            "figures": {key: spread([row["figures"][key] for row in own]) for key in own[0]["figures"]},
+            "gained": {
+                key: spread([row["figures"][key] - off[row["seed"]][key] for row in own])
+                for key in ("PSNR", "ST-LPIPS")
+            },
+        }
+    return table
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    return {"mean": statistics.mean(values), "std": statistics.stdev(values) if len(values) > 1 else 0.0}
+
+
+def report(facts: Row, protocol: Row, response: Sequence[Row], cost: dict[str, Row]) -> str:
+    """The tables of a result, in Markdown."""
+    lines = heading("The knob on a restoration network", facts, f"Judged by {protocol['metric']}.")
+    lines += [
+        f"{protocol['seeds']} seeds, each with a network of its own ({protocol['parameters']} parameters), trained",
+        f"{protocol['pre-training']} steps with L1 alone and {protocol['steps']} more for each row, from one start and",
+        f"on the same crops of {protocol['learnt']} Kodak pictures. Measured on {protocol['kept']} of BSDS500.",
+        f"The weight of the quality beside L1 is {protocol['weight']:g}. Means and deviations over seeds.",
+        "",
+        "## Weight of a dimension and measures that ask no model",
+        "",
+        "Spearman's correlation of weight and measure. The last line of each dimension is its own score, which shows",
+        "whether training did as it was asked.",
+        "",
+        "| dimension | measure | rho, all seeds together | by seed | at weight "
+        f"{' | '.join(f'{weight:g}' for weight in WEIGHTS)} | {AIM:g} reached |",
+        "|---" * (len(WEIGHTS) + 5) + "|",
+    ]
+    for row in response:
+        own = ", ".join(f"{rho:.2f}" for rho in row["rho"]["by seed"])
+        means = [_cell(row["means"][f"{weight:g}"]) for weight in WEIGHTS]
+        reached = ("yes" if row["reached"] else "no") if row["independent"] else "(own score)"
+        cells = [row["dimension"], row["measure"], f"{row['rho']['pooled']:.3f}", own, *means, reached]
+        lines.append(f"| {' | '.join(cells)} |")
+    lost = -cost["neutral"]["gained"]["PSNR"]["mean"]
+    lines += [
+        "",
+        "## What it costs",
+        "",
+        "PSNR (higher is better) and ST-LPIPS (lower is better) against L1 alone, seed by seed. At all weights 1 PSNR "
+        f"falls by {lost:.2f} dB:",
+        f"the aim, within {WITHIN:g} dB, is {'reached' if lost <= WITHIN else 'missed'}.",
+        "",
+        "| setting | PSNR | against L1 alone | ST-LPIPS | against L1 alone |",
+        "|---|---|---|---|---|",
+    ]
+    for name in ("off", *STEERED):
+        both = [_cell(cost[name][part][key]) for key in ("PSNR", "ST-LPIPS") for part in ("figures", "gained")]
+        lines.append(f"| {name} | {' | '.join(both)} |")
+    names = list(cost["off"]["figures"])
+    lines += [
+        "",
+        "## Other judges, same budget",
+        "",
+        "Each judge has the weight with which it first pulls as strongly as MDIQA-lite's neutral mean does.",
+        "",
+        f"| objective | weight | s a step | {' | '.join(names)} |",
+        "|---" * (len(names) + 3) + "|",
+    ]
+    for name, words in JUDGES.items():
+        row = cost[name]
+        cells = [f"{row['weight']['mean']:.3g}", f"{row['seconds a step']['mean']:.2f}"]
+        cells += [_cell(row["figures"][key]) for key in names]
+        lines.append(f"| {words} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(found: dict[str, float]) -> str:
+    return f"{found['mean']:.4g} ± {found['std']:.2g}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--work", type=Path, default=Path("/tmp/mdiqa-control"), help="for finished runs")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--pretraining", type=int, default=800, help="steps with L1 alone")
+    parser.add_argument("--steps", type=int, default=200, help="of each run after that")
+    parser.add_argument("--weight", type=float, default=0.05, help="of the quality beside L1")
+    parser.add_argument("--pictures", type=int, default=12, help="to measure on")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    measure_control(mdiqa_metric.create("mdiqa-lite"), parser.parse_args())
+
+
+def measure_control(metric: MultiDimensional, options: argparse.Namespace) -> None:
+    """Runs all there is to run, and writes the result."""
+    facts = environment(torch.device(options.device))
+    metric = metric.to(options.device)
+    learnt = [mdiqa_metric.read_image(path)[0] for path in list_images([options.data / "kodak24"])]
+    files = list_images([options.data / "bsds500"])
+    files = files[:: max(1, len(files) // options.pictures)][: options.pictures]  # from all over the set
+    kept = [mdiqa_metric.read_image(path)[0, :, :-1, :-1] for path in files]  # 481 x 321, made even
+    protocol = {
+        "metric": metric.weigh(torch.ones(len(metric.dimension_names))).fingerprint(),
+        "programs": [hashlib.sha256((ROOT / "examples" / name).read_bytes()).hexdigest() for name in PROGRAMS],
+        "device": options.device,
+        "seeds": options.seeds,
+        "parameters": sum(weight.numel() for weight in example.Restorer().parameters()),
+        "pre-training": options.pretraining,
+        "pre-training rate": 1e-3,
+        "steps": options.steps,
+        "rate": 5e-4,
+        "weight": options.weight,
+        "learnt": len(learnt),
+        "kept": len(kept),
+    }
+    found: list[Row] = []
+    started = time.perf_counter()
+    for row in rows(metric, learnt, kept, protocol, options.work):
+        found.append(row)
+        figures = ", ".join(f"{key} {value:.3f}" for key, value in row["figures"].items())
+        done = f"{len(found)} of {options.seeds * len(RUNS)}, {time.perf_counter() - started:.0f} s"
+        print(f"{done}: seed {row['seed']}, {row['name']}: {figures}", flush=True)
+    response, cost = answers(found), costs(found)
+    content = {"environment": facts, "protocol": protocol, "response": response, "cost": cost, "runs": found}
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "control.json").write_text(json.dumps(content, indent=1) + "\n")
+    (options.out / "control.md").write_text(report(facts, protocol, response, cost))
+
+
+if __name__ == "__main__":
+    main()

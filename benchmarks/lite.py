@@ -1,0 +1,157 @@
+"""MDIQA-lite on pictures it never saw, how fast it is, and what its gradient makes: `python benchmarks/lite.py DATA`.
+
+DATA is a folder with bsds500/, of which nothing was trained on. Three parts: a loss step beside MDIQA's and LPIPS-VGG's
+in one process; ladders and cross-talk, as its card has them of kept-out scenes; and the adversary: noisy and blurred
+pictures are optimised against each form, 200 steps, and set beside the clean ones. It writes results/lite.md and .json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from mdiqa import MDIQA, ours, race, ratio
+from steps import RESULTS, ROOT, environment, heading, pictures
+from torch import Tensor
+
+import mdiqa_metric
+from mdiqa_metric import DimensionMean, Loss, MDIQALite, read_image
+from mdiqa_metric.io import list_images
+from mdiqa_metric.train.changes import defocus, display_noise, photon_noise
+from mdiqa_metric.train.mdiqa_lite import ladders
+
+sys.path.insert(0, str(ROOT))
+SPOILED = {
+    "display noise": lambda picture: display_noise(picture, 0.6, Random(0)),
+    "sensor noise": lambda picture: photon_noise(picture, 0.6, Random(0)),
+    "defocus": lambda picture: defocus(picture, 0.5, Random(0)),
+}
+
+
+OTHERS = ("mdiqa", "lpips-vgg")
+
+
+class LossStep:
+    """Forward, and backward to the image where it asks for a gradient."""
+
+    def __init__(self, metric: mdiqa_metric.Metric, image: Tensor, reference: Tensor | None, backward: bool) -> None:
+        self.metric, self.reference = metric, reference
+        self.image = image.clone().requires_grad_(backward)
+
+    def encode(self) -> None:
+        """Nothing is made beforehand."""
+
+    def __call__(self) -> None:
+        self.image.grad = None
+        with torch.set_grad_enabled(self.image.requires_grad):
+            score = self.metric(self.image, self.reference).sum()
+        if self.image.requires_grad:
+            score.backward()
+
+
+def speed(lite: MDIQALite, rounds: int, device: torch.device) -> dict[str, Any]:
+    """Times of others over ours, and pictures a second."""
+    image, reference = pictures(1, 256, device)
+    mdiqa: MDIQA = ours().to(device)
+    lpips = mdiqa_metric.create("lpips-vgg", weights=None).to(device)
+    runs = {
+        "overall": LossStep(lite, image, None, True),
+        "mean of dimensions": LossStep(DimensionMean(lite), image, None, True),
+        "mdiqa": LossStep(mdiqa, image, None, True),
+        "lpips-vgg": LossStep(lpips, image, reference, True),
+    }
+    seconds = race(runs, rounds, device)
+    forms = ("overall", "mean of dimensions")
+    found = {f"{name} over {form}": ratio(seconds[name], seconds[form]) for form in forms for name in OTHERS}
+    large = race({"lite": LossStep(lite, pictures(1, 512, device)[0], None, False)}, rounds, device)
+    return {**found, "pictures of 512 px a second": 1 / sorted(large["lite"])[rounds // 2]}
+
+
+def adversary(lite: MDIQALite, clean: list[Tensor], steps: int) -> dict[str, Any]:
+    """Means over pictures before and after pixels climbed the score: score, and PSNR to the clean picture."""
+    psnr = mdiqa_metric.create("psnr").to(clean[0].device)
+    forms = {"mean of dimensions": DimensionMean(lite), "overall": lite}
+    found = {}
+    for kind, spoil in SPOILED.items():
+        for name, form in forms.items():
+            rows = []
+            for picture in clean:
+                start, loss = spoil(picture)[None], Loss(form)
+                image = start.clone().requires_grad_()
+                optimizer = torch.optim.Adam([image], lr=1 / 255)
+                for _ in range(steps):
+                    optimizer.zero_grad()
+                    loss(image).backward()
+                    optimizer.step()
+                    with torch.no_grad():
+                        image.clamp_(0, 1)
+                with torch.no_grad():
+                    row = [(form(each).item(), psnr(each, picture[None]).item()) for each in (start, image)]
+                    rows.append([*row[0], *row[1], form(picture[None]).item()])
+            means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+            keys = ("score before", "PSNR before", "score after", "PSNR after", "score of the clean picture")
+            found[f"{kind}, {name}"] = dict(zip(keys, means, strict=True))
+            print(kind, name, found[f"{kind}, {name}"], flush=True)
+    return found
+
+
+def report(facts: dict[str, Any], found: dict[str, Any]) -> str:
+    """The tables, in Markdown."""
+    lines = heading("MDIQA-lite", facts, "Pictures of BSDS500, cropped to 288 px, none of which was trained on.")
+    lines += ["## Speed", "", "A loss step at 256 px, batch 1: time of the other over that of ours.", ""]
+    for name, row in found["speed"].items():
+        if isinstance(row, dict):
+            lines.append(f"* {name}: {row['median']:.2f} [{row['low']:.2f}, {row['high']:.2f}]")
+    lines += [f"* scores {found['speed']['pictures of 512 px a second']:.0f} pictures of 512 px a second here", ""]
+    names = list(found["ladders"])
+    lines += ["## Ladders and cross-talk", "", "See the card for what they are.", ""]
+    lines += [f"| changed | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for name in names:
+        lines.append(f"| {name} | {' | '.join(f'{value:.3f}' for value in found['cross-talk'][name].values())} |")
+    lines += ["", "| change | of | order |", "|---|---|---|"]
+    lines += [f"| {kind} | {name} | {value:.3f} |" for name in names for kind, value in found["ladders"][name].items()]
+    lines += ["", "## Adversary", "", "Adam on the pixels, 1/255 a step, 200 steps, nothing else in the loss.", ""]
+    keys = next(iter(found["adversary"].values()))
+    lines += [f"| picture, form | {' | '.join(keys)} |", "|---" * (len(keys) + 1) + "|"]
+    for name, row in found["adversary"].items():
+        lines.append(f"| {name} | {' | '.join(f'{value:.3g}' for value in row.values())} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--count", type=int, default=10, help="pictures of the ladders")
+    parser.add_argument("--attacked", type=int, default=4, help="pictures of the adversary")
+    parser.add_argument("--steps", type=int, default=200, help="of the adversary")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    facts = environment(device)
+    lite = mdiqa_metric.create("mdiqa-lite").to(device)
+    found: dict[str, Any] = {"speed": speed(lite, options.rounds, device)}
+    print(found["speed"], flush=True)
+    files = list_images([str(options.data / "bsds500")])[:: max(1, 200 // options.count)][: options.count]
+    clean = [_middle(read_image(path)[0], 288) for path in files]
+    found["ladders"], found["cross-talk"] = ladders(lite.cpu(), clean)
+    print(found["ladders"], flush=True)
+    smaller = [_middle(picture, 160).to(device) for picture in clean[: options.attacked]]
+    found["adversary"] = adversary(lite.to(device), smaller, options.steps)
+    (options.out / "lite.json").write_text(json.dumps({"environment": facts, **found}, indent=1) + "\n")
+    (options.out / "lite.md").write_text(report(facts, found))
+
+
+def _middle(picture: Tensor, side: int) -> Tensor:
+    top, left = ((length - side) // 2 for length in picture.shape[1:])
+    return picture[:, top : top + side, left : left + side]
+
+
+if __name__ == "__main__":
+    main()

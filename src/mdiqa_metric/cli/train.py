@@ -1,0 +1,56 @@
+"""`mdiqa-metric train`: the models that come with the package, trained again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .printing import digits, errors, print_lines, say, stderr
+
+app = typer.Typer(no_args_is_help=True, help="Train the models that come with the package.")
+
+Data = Annotated[Path, typer.Option(metavar="DIR", help="Holds clive/table.csv, kodak24/, live/ and rebuild.py.")]
+Out = Annotated[Path, typer.Option(metavar="FILE", help="The weights, .safetensors in float16; figures in a .json.")]
+Work = Annotated[Path | None, typer.Option(metavar="DIR", help="For pictures made on the way; beside FILE by default.")]
+Steps = Annotated[int | None, typer.Option(metavar="N", help="Optimiser steps, in place of the recipe's.")]
+Seeds = Annotated[list[int] | None, typer.Option("--seed", metavar="N", help="Of all that is drawn; may be repeated.")]
+
+
+@app.callback()
+def main() -> None:
+    """A command a model."""
+
+
+@app.command("mdiqa-lite")
+def mdiqa_lite(data: Data, out: Out, work: Work = None, steps: Steps = None, seed: Seeds = None) -> None:
+    """Train MDIQA-lite on human opinions and on changes of clean pictures; see train/mdiqa_lite.py.
+
+    Of several seeds it keeps the one whose scores agree best with opinions on the photographs kept out.
+    """
+    from ..scoring import check_destination, write_results
+
+    with errors():
+        check_destination(out, "Weights", (".safetensors",))
+        from ..train.card import write_card
+        from ..train.mdiqa_lite import Recipe, save, train
+
+        runs: list[dict[str, Any]] = []
+        for number in seed or [Recipe().seed]:
+            recipe = Recipe(seed=number) if steps is None else Recipe(seed=number, steps=steps)
+            metric, figures = train(data, work or out.with_suffix(".work"), recipe, _told)
+            runs.append(figures)
+            if max(runs, key=lambda run: run["photographs"]["srcc"] or -1) is figures:
+                save(metric, out)
+                kept = figures
+            write_results(out.with_suffix(".json"), {"kept": kept["recipe"]["seed"], "runs": runs})
+            write_card(out, runs, kept)
+
+
+def _told(facts: dict[str, Any]) -> None:
+    if "loss" in facts:
+        print_lines(stderr, [[f"step {facts['step']}", f"loss {facts['loss']:.3f}"]])
+        return
+    srcc = "; ".join(f"{name} {digits(facts[name]['srcc'])}" for name in ("photographs", "distorted"))
+    say(f"step {facts['step']}: SRCC on scenes kept out: {srcc}")

