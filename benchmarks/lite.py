@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
 from mdiqa import MDIQA, ours, race, ratio
-from steps import RESULTS, ROOT, environment, heading, pictures
+from steps import RESULTS, environment, heading, pictures
 from torch import Tensor
 
 import mdiqa_metric
 from mdiqa_metric import DimensionMean, Loss, MDIQALite, read_image
 from mdiqa_metric.io import list_images
 from mdiqa_metric.train.changes import defocus, display_noise, photon_noise
-from mdiqa_metric.train.mdiqa_lite import ladders
+from mdiqa_metric.train.mdiqa_lite import ladders, middle
 
-sys.path.insert(0, str(ROOT))
 SPOILED = {
     "display noise": lambda picture: display_noise(picture, 0.6, Random(0)),
     "sensor noise": lambda picture: photon_noise(picture, 0.6, Random(0)),
@@ -139,18 +137,13 @@ def main() -> None:
     found: dict[str, Any] = {"speed": speed(lite, options.rounds, device)}
     print(found["speed"], flush=True)
     files = list_images([str(options.data / "bsds500")])[:: max(1, 200 // options.count)][: options.count]
-    clean = [_middle(read_image(path)[0], 288) for path in files]
+    clean = [middle(read_image(path)[0], 288) for path in files]
     found["ladders"], found["cross-talk"] = ladders(lite.cpu(), clean)
     print(found["ladders"], flush=True)
-    smaller = [_middle(picture, 160).to(device) for picture in clean[: options.attacked]]
+    smaller = [middle(picture, 160).to(device) for picture in clean[: options.attacked]]
     found["adversary"] = adversary(lite.to(device), smaller, options.steps)
     (options.out / "lite.json").write_text(json.dumps({"environment": facts, **found}, indent=1) + "\n")
     (options.out / "lite.md").write_text(report(facts, found))
-
-
-def _middle(picture: Tensor, side: int) -> Tensor:
-    top, left = ((length - side) // 2 for length in picture.shape[1:])
-    return picture[:, top : top + side, left : left + side]
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ class DimensionMean(Metric):
     def __init__(self, model: MultiDimensional) -> None:
         super().__init__()
         self.model = _multidimensional(model, type(self))
-        self.train(model.training)  # a form is in its model's mode
+        self.training = model.training
         self.name = f"{model.name}-mean"
         self.score_range = model.dimension_range
         self.min_size = model.min_size
@@ -185,7 +185,7 @@ class DimensionDistance(Metric):
     def __init__(self, model: MultiDimensional) -> None:
         super().__init__()
         self.model = _multidimensional(model, type(self))
-        self.train(model.training)  # a form is in its model's mode
+        self.training = model.training
         self.name = f"{model.name}-distance"
         self.min_size = model.min_size
         self.color, self.resize, self.crop = model.color, model.resize, model.crop

@@ -12,6 +12,7 @@ from ..backbones import EfficientNetLite0
 from ..checks import RANGE_TOLERANCE
 from ..dimensions import Indices, MultiDimensional
 from ..layers.attention import Linears, each
+from ..ops.color import luma_full
 from ..ops.precision import full_precision
 from ..ops.resize import resized
 from ..ops.statistics import local_statistics
@@ -155,7 +156,7 @@ class MDIQALite(MultiDimensional, Shared):
         return each(wanted, lambda x, heads: _joined(self.token(x, heads), self.mix, heads), shared)
 
     def _rated(self, tokens: Tensor, wanted: Indices) -> tuple[Tensor, Tensor]:
-        """Scores (N, K) of tokens (K, N, T, 32), and each token's own (K, N, T)."""
+        """Scores (N, K) of tokens (K, N, T, 64), and each token's own (K, N, T)."""
         return _pooled(each(wanted, self.rate, tokens))
 
     def _weights(self, image: Tensor) -> Tensor:
@@ -227,9 +228,8 @@ def _details(plain: Tensor) -> Tensor:
 
 def _plain(image: Tensor) -> Tensor:
     """Luma and two colour differences."""
-    red, green, blue = image.unbind(1)
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    return torch.stack([luma, red - luma, blue - luma], 1)
+    luma = luma_full(image)
+    return torch.cat([luma, image[:, :1] - luma, image[:, 2:] - luma], 1)
 
 
 def _log(energy: Tensor) -> Tensor:

@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..io import through_jpeg
-
-LUMA = (0.299, 0.587, 0.114)
+from ..ops.color import BT601
 
 
 class Change(NamedTuple):
@@ -167,7 +166,7 @@ def to_display(light: Tensor) -> Tensor:
 
 def luma(picture: Tensor) -> Tensor:
     """Grey (1, H, W)."""
-    return (picture * torch.tensor(LUMA)[:, None, None]).sum(0, keepdim=True)
+    return (picture * torch.tensor(BT601)[:, None, None]).sum(0, keepdim=True)
 
 
 def noise_level(strength: float) -> float:

@@ -213,7 +213,7 @@ def validate(metric: MDIQALite, kept: Pictures) -> dict[str, Any]:
     }
     best = sorted(kept.photographs, key=lambda picture: -picture.mos)[:4]
     pictures = [*kept.clean, *(picture.pixels for picture in best)]
-    figures["ladders"], figures["cross_talk"] = ladders(metric, [_middle(pixels, 288) for pixels in pictures])
+    figures["ladders"], figures["cross_talk"] = ladders(metric, [middle(pixels / 255, 288) for pixels in pictures])
     return figures
 
 
@@ -238,6 +238,12 @@ def ladders(
             monotony[name][change.name] = float(np.mean(orders))
         cross[name] = dict(zip(names, np.mean(moved, 0).tolist(), strict=True))
     return monotony, cross
+
+
+def middle(picture: Tensor, side: int) -> Tensor:
+    """The square of that side in the middle of a picture (3, H, W)."""
+    top, left = ((length - side) // 2 for length in picture.shape[1:])
+    return picture[:, top : top + side, left : left + side]
 
 
 def _opinions(metric: MDIQALite, rated: Sequence[Rated], count: int, side: int, random: Random) -> Tensor:
@@ -273,7 +279,7 @@ def _changes(metric: MDIQALite, learnt: Pictures, count: int, side: int, random:
     stacked = torch.stack(versions)
     overall, dimensions = metric(stacked[: 3 * judged]), metric.dimensions(stacked)
     loss = torch.zeros(())
-    for quality, (_, harm, _) in zip(overall.split(3), facts, strict=False):
+    for quality, (_, harm, _) in zip(overall.split(3), facts[:judged], strict=True):
         loss = loss + falling_short(-quality.diff(), 0.1 * harm.diff()).mean() / judged
     for scores, (index, harm, faultless) in zip(dimensions.split(3), facts, strict=True):
         if index == len(names):
@@ -366,8 +372,3 @@ def _crop(pixels: Tensor, side: int, random: Random) -> Tensor:
     top, left = random.randint(0, max(0, height - side)), random.randint(0, max(0, width - side))
     crop = pixels[:, top : top + side, left : left + side] / 255
     return crop.flip(2) if random.random() < 0.5 else crop
-
-
-def _middle(pixels: Tensor, side: int) -> Tensor:
-    top, left = ((length - side) // 2 for length in pixels.shape[1:])
-    return pixels[:, top : top + side, left : left + side] / 255
