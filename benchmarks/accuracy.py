@@ -23,21 +23,25 @@ from steps import RESULTS, environment, heading
 import mdiqa_metric
 from mdiqa_metric.data import QualityDataset
 from mdiqa_metric.evaluate import evaluate
+from mdiqa_metric.tables import read_table, split_by_content
+from mdiqa_metric.train.mdiqa_lite import FRACTIONS, Recipe
 from mdiqa_metric.weights import manifest
 
 # Name here, and what is to be known of it.
 SETS = {
-    "LIVE, rebuilt": "465 pictures: JPEG, Gaussian blur and white noise of release 2 (60 % of it)",
+    "LIVE, rebuilt": "465 pictures: JPEG, Gaussian blur and white noise of release 2 (60 % of it); mdiqa-lite learnt "
+    "from four fifths of them",
     "TID2013, rebuilt": "300 pictures: blur, JPEG, mean shift, contrast change and noise of 12 scenes (a tenth of it)",
-    "CLIVE, shared part": "930 photographs, four fifths of it",
+    "CLIVE, kept out": "186 photographs, a fifth of the shared part, from which mdiqa-lite did not learn",
 }
 COLUMNS = {"SRCC": "srcc", "PLCC": "plcc", "PLCC after logistic 4": "plcc_logistic4", "KRCC": "krcc"}
 
 
 def pictures_of(name: str, data: Path, work: Path) -> QualityDataset:
-    """The rated pictures of a set."""
+    """The rated pictures of a set; of CLIVE those that MDIQA-lite's training keeps out."""
     if name.startswith("CLIVE"):
-        return QualityDataset(data / "clive" / "table.csv")
+        table = split_by_content(read_table(data / "clive" / "table.csv"), FRACTIONS, Recipe().split_seed)
+        return QualityDataset(table, "val", root=data / "clive")
     return QualityDataset(work / ("live" if name.startswith("LIVE") else "tid2013") / "table.csv")
 
 
@@ -116,14 +120,6 @@ def report(facts: dict[str, Any], found: dict[str, Any]) -> str:
                 groups = row["groups"]["distortion"]
                 lines.append(f"| {metric} | {' | '.join(_cell(groups[kind], 'srcc') for kind in kinds)} |")
         lines += _told_apart(results["comparisons"], [metric for metric, _ in order])
-    for name, words in SETS.items():
-        if not any(title.startswith(name) for title in found):
-            lines += [
-                "",
-                f"## {name}",
-                "",
-                f"{words}: no metric runs on it that needs neither a reference nor a download.",
-            ]
     return "\n".join(lines) + "\n"
 
 

@@ -3,7 +3,8 @@
 The networks, degradations and training are those of examples/steer_restoration.py. For each seed one network learns
 with L1 alone, and copies of it learn on for the same steps on the same crops: with L1 alone, with MDIQA-lite at each
 weight of sharpness and of noisiness (the others 1), and, for comparison, with ST-LPIPS and with MDIQA-lite's overall
-score as a plain no-reference one. All learn from DATA/kodak24, and are measured on pictures of DATA/bsds500. It writes
+score as a plain no-reference one. One more gets the knobs of examples/steer_at_test_time.py, learns on for longer, and
+is steered when it is used. All learn from DATA/kodak24, and are measured on pictures of DATA/bsds500. It writes
 results/control.md and .json: how weights and measures that ask no model go together, and what it costs.
 
 A run that was stopped goes on where it was: finished ones are lines in the work folder.
@@ -13,12 +14,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import itertools
 import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -35,6 +35,7 @@ from mdiqa_metric import DimensionMean, Loss, Metric, MultiDimensional
 from mdiqa_metric.io import list_images
 
 sys.path.insert(0, str(ROOT / "examples"))
+import steer_at_test_time as knobs
 import steer_restoration as example
 from restoration_measures import measure
 
@@ -44,12 +45,13 @@ MEASURES = {
     "sharpness": {"gradient energy": 1, "edge gain": 1},
     "noisiness": {"residual noise": -1, "flat deviation": -1},
 }
-PROGRAMS = ("steer_restoration.py", "restoration_measures.py")
+PROGRAMS = ("steer_restoration.py", "restoration_measures.py", "steer_at_test_time.py")
 JUDGES = {
     "off": "L1 alone",
     "neutral": "MDIQA-lite, mean of dimensions, all weights 1",
     "overall": "MDIQA-lite, overall score",
     "st-lpips": "ST-LPIPS",
+    "knobs": "MDIQA-lite, one network with knobs, both at 1",
 }
 AIM, WITHIN = 0.9, 1.0  # of |rho|, and of dB
 Row = dict[str, Any]
@@ -94,15 +96,27 @@ def run(
 ) -> Row:
     """Trains one network on and measures it."""
     network = pretrained(metric, learnt, protocol, folder / f"{seed}.safetensors", seed)
-    objective, weight = objective_of(name, metric, network, learnt, protocol["weight"])
-    started = time.perf_counter()
-    example.train(network, learnt, objective, protocol["steps"], protocol["rate"], seed=1000 + seed)
-    seconds = (time.perf_counter() - started) / protocol["steps"]
     device = next(metric.parameters()).device
     references = [picture.to(device) for picture in kept]
     low = [example.degraded(picture, Random(index), shots=2).to(device) for index, picture in enumerate(kept)]
-    figures = measure(metric, example.restored(network, low), references)
-    return {"seed": seed, "name": name, "weight": weight, "seconds a step": seconds, "figures": figures}
+
+    def measured(restore: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        return measure(metric, example.restored(restore, low), references)
+
+    row: Row = {"seed": seed, "name": name}
+    started = time.perf_counter()
+    if name == "knobs":
+        with_knobs = knobs.SteerableRestorer().to(device)
+        with_knobs.load_state_dict(network.state_dict(), strict=False)
+        steps, row["weight"] = protocol["steps with knobs"], protocol["weight"]
+        knobs.train(with_knobs, metric, learnt, steps, protocol["rate"], row["weight"], seed=1000 + seed)
+        row["seconds a step"] = (time.perf_counter() - started) / steps
+        row["turned"] = {to: measured(knobs.turned(with_knobs, **weights)) for to, weights in STEERED.items()}
+        return row | {"figures": row["turned"]["neutral"]}
+    objective, row["weight"] = objective_of(name, metric, network, learnt, protocol["weight"])
+    example.train(network, learnt, objective, protocol["steps"], protocol["rate"], seed=1000 + seed)
+    row["seconds a step"] = (time.perf_counter() - started) / protocol["steps"]
+    return row | {"figures": measured(network)}
 
 
 def pretrained(
@@ -159,7 +173,10 @@ def pull(judge: Metric, network: example.Restorer, learnt: Sequence[Tensor]) -> 
 
 
 def answers(found: Sequence[Row]) -> list[Row]:
-    """Spearman's correlation of weight and measure by seed and over all, for each dimension and measure."""
+    """Spearman's correlation of weight and measure by seed and over all, for each dimension and measure.
+
+    Over all it is that of differences to the seed's neutral run: seeds begin with networks of their own.
+    """
     by_run = {(row["seed"], row["name"]): row["figures"] for row in found}
     seeds = sorted({row["seed"] for row in found})
     rows = []
@@ -168,7 +185,8 @@ def answers(found: Sequence[Row]) -> list[Row]:
         for key, sign in {**measures, dimension: 1}.items():
             values = [[by_run[seed, setting(dimension, weight)][key] for weight in WEIGHTS] for seed in seeds]
             own = [float(spearmanr(WEIGHTS, line).statistic) for line in values]
-            pooled = float(spearmanr(WEIGHTS * len(seeds), list(itertools.chain(*values))).statistic)
+            apart = [value - line[WEIGHTS.index(1)] for line in values for value in line]
+            pooled = float(spearmanr(WEIGHTS * len(seeds), apart).statistic)
             columns = zip(*values, strict=True)
             means = {f"{weight:g}": spread(column) for weight, column in zip(WEIGHTS, columns, strict=True)}
             row: Row = {"dimension": dimension, "measure": key, "independent": key != dimension}
@@ -200,7 +218,15 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"mean": statistics.mean(values), "std": statistics.stdev(values) if len(values) > 1 else 0.0}
 
 
-def report(facts: Row, protocol: Row, response: Sequence[Row], cost: dict[str, Row]) -> str:
+def answers_of_knobs(found: Sequence[Row]) -> list[Row]:
+    """As `answers`, of the networks with knobs."""
+    runs = [row for row in found if row["name"] == "knobs"]
+    return answers(
+        [{"seed": row["seed"], "name": to, "figures": it} for row in runs for to, it in row["turned"].items()]
+    )
+
+
+def report(facts: Row, protocol: Row, response: Sequence[Row], turned: Sequence[Row], cost: dict[str, Row]) -> str:
     """The tables of a result, in Markdown."""
     lines = heading("The knob on a restoration network", facts, f"Judged by {protocol['metric']}.")
     lines += [
@@ -211,19 +237,18 @@ def report(facts: Row, protocol: Row, response: Sequence[Row], cost: dict[str, R
         "",
         "## Weight of a dimension and measures that ask no model",
         "",
-        "Spearman's correlation of weight and measure. The last line of each dimension is its own score, which shows",
-        "whether training did as it was asked.",
+        "Spearman's correlation of weight and measure, by seed, and of all seeds' differences to their neutral run.",
+        "The last line of each dimension is its own score, which shows whether training did as it was asked.",
         "",
-        "| dimension | measure | rho, all seeds together | by seed | at weight "
-        f"{' | '.join(f'{weight:g}' for weight in WEIGHTS)} | {AIM:g} reached |",
-        "|---" * (len(WEIGHTS) + 5) + "|",
+        *_response(response),
+        "",
+        "## One network, steered when it is used",
+        "",
+        f"The same of networks that take the weights as input and learnt {protocol['steps with knobs']} steps more, at",
+        "weights drawn anew for each picture.",
+        "",
+        *_response(turned),
     ]
-    for row in response:
-        own = ", ".join(f"{rho:.2f}" for rho in row["rho"]["by seed"])
-        means = [_cell(row["means"][f"{weight:g}"]) for weight in WEIGHTS]
-        reached = ("yes" if row["reached"] else "no") if row["independent"] else "(own score)"
-        cells = [row["dimension"], row["measure"], f"{row['rho']['pooled']:.3f}", own, *means, reached]
-        lines.append(f"| {' | '.join(cells)} |")
     lost = -cost["neutral"]["gained"]["PSNR"]["mean"]
     lines += [
         "",
@@ -257,6 +282,21 @@ def report(facts: Row, protocol: Row, response: Sequence[Row], cost: dict[str, R
     return "\n".join(lines) + "\n"
 
 
+def _response(rows: Sequence[Row]) -> list[str]:
+    lines = [
+        "| dimension | measure | rho, all seeds together | by seed | at weight "
+        f"{' | '.join(f'{weight:g}' for weight in WEIGHTS)} | {AIM:g} reached |",
+        "|---" * (len(WEIGHTS) + 5) + "|",
+    ]
+    for row in rows:
+        own = ", ".join(f"{rho:.2f}" for rho in row["rho"]["by seed"])
+        means = [_cell(row["means"][f"{weight:g}"]) for weight in WEIGHTS]
+        reached = ("yes" if row["reached"] else "no") if row["independent"] else "(own score)"
+        cells = [row["dimension"], row["measure"], f"{row['rho']['pooled']:.3f}", own, *means, reached]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 def _cell(found: dict[str, float]) -> str:
     return f"{found['mean']:.4g} ± {found['std']:.2g}"
 
@@ -268,6 +308,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--pretraining", type=int, default=800, help="steps with L1 alone")
     parser.add_argument("--steps", type=int, default=200, help="of each run after that")
+    parser.add_argument("--knob-steps", type=int, default=600, help="of the network with knobs")
     parser.add_argument("--weight", type=float, default=0.05, help="of the quality beside L1")
     parser.add_argument("--pictures", type=int, default=12, help="to measure on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -292,6 +333,7 @@ def measure_control(metric: MultiDimensional, options: argparse.Namespace) -> No
         "pre-training": options.pretraining,
         "pre-training rate": 1e-3,
         "steps": options.steps,
+        "steps with knobs": options.knob_steps,
         "rate": 5e-4,
         "weight": options.weight,
         "learnt": len(learnt),
@@ -304,11 +346,11 @@ def measure_control(metric: MultiDimensional, options: argparse.Namespace) -> No
         figures = ", ".join(f"{key} {value:.3f}" for key, value in row["figures"].items())
         done = f"{len(found)} of {options.seeds * len(RUNS)}, {time.perf_counter() - started:.0f} s"
         print(f"{done}: seed {row['seed']}, {row['name']}: {figures}", flush=True)
-    response, cost = answers(found), costs(found)
-    content = {"environment": facts, "protocol": protocol, "response": response, "cost": cost, "runs": found}
+    response, turned, cost = answers(found), answers_of_knobs(found), costs(found)
+    content = {"environment": facts, "protocol": protocol, "response": response, "knobs": turned, "cost": cost}
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "control.json").write_text(json.dumps(content, indent=1) + "\n")
-    (options.out / "control.md").write_text(report(facts, protocol, response, cost))
+    (options.out / "control.json").write_text(json.dumps({**content, "runs": found}, indent=1) + "\n")
+    (options.out / "control.md").write_text(report(facts, protocol, response, turned, cost))
 
 
 if __name__ == "__main__":

@@ -71,31 +71,40 @@ def speed(lite: MDIQALite, rounds: int, device: torch.device) -> dict[str, Any]:
 
 
 def adversary(lite: MDIQALite, clean: list[Tensor], steps: int) -> dict[str, Any]:
-    """Means over pictures before and after pixels climbed the score: score, and PSNR to the clean picture."""
+    """Means over pictures as pixels climb the score: score and PSNR to the clean picture, before, best and after."""
     psnr = mdiqa_metric.create("psnr").to(clean[0].device)
-    forms = {"mean of dimensions": DimensionMean(lite), "overall": lite}
     found = {}
     for kind, spoil in SPOILED.items():
-        for name, form in forms.items():
-            rows = []
+        for name in ("mean of dimensions", "noisiness", "sharpness", "overall"):
+            asked = [float(each == name) for each in lite.dimension_names]
+            form = (lite if name == "overall" else DimensionMean(lite)).weigh(
+                asked if any(asked) else [1.0] * len(asked)
+            )
+            scores, fidelity = [], []
             for picture in clean:
-                start, loss = spoil(picture)[None], Loss(form)
-                image = start.clone().requires_grad_()
+                loss, image = Loss(form), spoil(picture)[None].requires_grad_()
                 optimizer = torch.optim.Adam([image], lr=1 / 255)
+                line = [form(image).item()], [psnr(image, picture[None]).item()]
                 for _ in range(steps):
                     optimizer.zero_grad()
                     loss(image).backward()
                     optimizer.step()
                     with torch.no_grad():
                         image.clamp_(0, 1)
-                with torch.no_grad():
-                    row = [(form(each).item(), psnr(each, picture[None]).item()) for each in (start, image)]
-                    rows.append([*row[0], *row[1], form(picture[None]).item()])
-            means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
-            keys = ("score before", "PSNR before", "score after", "PSNR after", "score of the clean picture")
-            found[f"{kind}, {name}"] = dict(zip(keys, means, strict=True))
+                        line[1].append(psnr(image, picture[None]).item())
+                scores.append([*line[0], form(image).item(), form(picture[None]).item()])
+                fidelity.append(line[1])
+            way = torch.tensor(fidelity).mean(0)
+            row = dict(zip(("score before", "after", "of the clean picture"), _means(scores), strict=True))
+            row |= {"PSNR before": way[0].item(), "best on the way": way.max().item(), "at step": way.argmax().item()}
+            found[f"{kind}, {name}"] = row | {"PSNR after": way[-1].item()}
             print(kind, name, found[f"{kind}, {name}"], flush=True)
+    lite.weigh([1.0] * len(lite.dimension_names))
     return found
+
+
+def _means(rows: list[list[float]]) -> list[float]:
+    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
 
 
 def report(facts: dict[str, Any], found: dict[str, Any]) -> str:
@@ -113,7 +122,13 @@ def report(facts: dict[str, Any], found: dict[str, Any]) -> str:
         lines.append(f"| {name} | {' | '.join(f'{value:.3f}' for value in found['cross-talk'][name].values())} |")
     lines += ["", "| change | of | order |", "|---|---|---|"]
     lines += [f"| {kind} | {name} | {value:.3f} |" for name in names for kind, value in found["ladders"][name].items()]
-    lines += ["", "## Adversary", "", "Adam on the pixels, 1/255 a step, 200 steps, nothing else in the loss.", ""]
+    lines += [
+        "",
+        "## Adversary",
+        "",
+        f"Adam on the pixels, 1/255 a step, {found['steps']} steps, nothing else in the loss.",
+        "",
+    ]
     keys = next(iter(found["adversary"].values()))
     lines += [f"| picture, form | {' | '.join(keys)} |", "|---" * (len(keys) + 1) + "|"]
     for name, row in found["adversary"].items():
@@ -141,6 +156,7 @@ def main() -> None:
     found["ladders"], found["cross-talk"] = ladders(lite.cpu(), clean)
     print(found["ladders"], flush=True)
     smaller = [middle(picture, 160).to(device) for picture in clean[: options.attacked]]
+    found["steps"] = options.steps
     found["adversary"] = adversary(lite.to(device), smaller, options.steps)
     (options.out / "lite.json").write_text(json.dumps({"environment": facts, **found}, indent=1) + "\n")
     (options.out / "lite.md").write_text(report(facts, found))

@@ -126,9 +126,16 @@ def train(
 
 
 @torch.no_grad()
-def restored(network: nn.Module, shots: Sequence[Tensor]) -> list[Tensor]:
+def restored(network: Callable[[Tensor], Tensor], shots: Sequence[Tensor]) -> list[Tensor]:
     """Degraded shots (2, 3, h, w) of each picture as the network restores them."""
     return [network(each).clamp(0, 1) for each in shots]
+
+
+def photographs(folder: Path | None) -> list[Tensor]:
+    """The pictures in a folder, or scikit-image's, each (3, H, W) in [0, 1]."""
+    if folder:
+        return [mdiqa_metric.read_image(path)[0] for path in list_images([folder])]
+    return [torch.from_numpy(getattr(skimage.data, name)()).permute(2, 0, 1) / 255 for name in PHOTOGRAPHS]
 
 
 def split(pictures: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -252,10 +259,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     asked = parser.parse_args()
-    if asked.data:
-        pictures = [mdiqa_metric.read_image(path)[0] for path in list_images([asked.data])]
-    else:
-        pictures = [torch.from_numpy(getattr(skimage.data, name)()).permute(2, 0, 1) / 255 for name in PHOTOGRAPHS]
+    pictures = photographs(asked.data)
     settings = asked.settings or [[("sharpness", 2.0)], [("noisiness", 2.0)]]
     metric = mdiqa_metric.create("mdiqa-lite").to(asked.device)
     compare(metric, pictures, [dict(setting) for setting in settings], asked.out, asked.steps, asked.weight, asked.seed)

@@ -158,6 +158,23 @@ def test_the_program_writes_a_table_and_a_plot(example, untrained, pictures, tmp
         assert len(set(np.asarray(plot.convert("L")).ravel())) > 100
 
 
+def test_a_network_with_knobs_begins_as_the_one_without_and_learns_to_answer(example, untrained, pictures):
+    knobs = importlib.import_module("steer_at_test_time")
+    torch.manual_seed(0)
+    plain, network = example.Restorer(), knobs.SteerableRestorer()
+    example.train(plain, pictures, F.l1_loss, steps=2, rate=1e-3)
+    network.load_state_dict(plain.state_dict(), strict=False)
+    low = example.degraded(pictures[0], Random(0))
+    sharp, clean = (knobs.turned(network, **{name: 4.0}) for name in knobs.KNOBS)
+    with torch.no_grad():
+        assert torch.equal(sharp(low), plain(low))
+        assert torch.equal(clean(low), plain(low))
+    knobs.train(network, untrained, pictures, steps=3, weight=50.0)
+    with torch.no_grad():
+        assert not torch.equal(sharp(low), clean(low))
+    assert untrained.dimension_weights.eq(1).all()  # for whoever uses it next
+
+
 def test_what_cannot_work_is_told_before_training(example, untrained, pictures, tmp_path):
     with pytest.raises(ValueError, match="Did you mean sharpness"):
         example.compare(untrained, pictures, [{"sharpnes": 2.0}], tmp_path)
@@ -176,7 +193,9 @@ def row_of(control, seed, name, gradient, noise, psnr):
 def test_the_benchmark_counts_orders_and_costs(control):
     found = []
     for seed in (0, 1):
-        found += [row_of(control, seed, name, 1.0, 3.0, 30.0 + seed) for name in ("off", "overall", "st-lpips")]
+        found += [
+            row_of(control, seed, name, 1.0, 3.0, 30.0 + seed) for name in ("off", "overall", "st-lpips", "knobs")
+        ]
         for weight in control.WEIGHTS:
             # The second seed's noise falls as it should, but for the last weight.
             noise = 3.5 if seed and weight == 4 else 3 - weight
@@ -193,8 +212,12 @@ def test_the_benchmark_counts_orders_and_costs(control):
     assert cost["noisiness 2"]["gained"]["PSNR"]["mean"] == pytest.approx(-1)
     facts = {"date": "", "mdiqa_metric": "", "commit": "", "dirty": False, "device": "", "threads": 1}
     facts |= {"load before": 0.0, "python": "", "versions": {}}
-    protocol = dict.fromkeys(("metric", "parameters", "pre-training", "steps", "learnt", "kept"), 1)
-    text = control.report(facts, {**protocol, "seeds": 2, "weight": 0.05}, control.answers(found), cost)
+    protocol = dict.fromkeys(("metric", "parameters", "pre-training", "steps", "steps with knobs", "learnt", "kept"), 1)
+    # One network with knobs answers as the first seed's did.
+    turned = {row["name"]: row["figures"] for row in found if row["seed"] == 0 and row["name"] in control.STEERED}
+    knobs = control.answers_of_knobs([{"seed": 0, "name": "knobs", "turned": turned}])
+    assert {row["measure"]: row["rho"]["pooled"] for row in knobs}["residual noise"] == pytest.approx(-1)
+    text = control.report(facts, {**protocol, "seeds": 2, "weight": 0.05}, control.answers(found), knobs, cost)
     assert "| sharpness | gradient energy | 1.000 | 1.00, 1.00 | 0.25 ± 0 |" in text
     assert "falls by 0.50 dB" in text
 

@@ -98,18 +98,12 @@ class MDIQALite(MultiDimensional, Shared):
 
     def score(self, image: Tensor, reference: None) -> Tensor:
         """Scores (N,)."""
-        image = self._sized(image)
-        seen = _seen(image)
-        scores = self._rated(self._tokens(seen, self.active), self.active)[0]
-        weights = self._weights(image)[:, list(self.active)]
-        return self._overall((weights * scores).sum(1), self._remainder(image, seen))
+        return self._explained(image, self.active).overall
 
     def score_both(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (N,) and those of all dimensions (N, 5) of checked images, by one pass of the trunk."""
-        image = self._sized(image)
-        seen = _seen(image)
-        scores = self._rated(self._tokens(seen, self.every_dimension), self.every_dimension)[0]
-        return self._overall((self._weights(image) * scores).sum(1), self._remainder(image, seen)), scores
+        found = self._explained(image, self.every_dimension)
+        return found.overall, found.scores
 
     def dimension_scores(self, image: Tensor, wanted: Indices) -> Tensor:
         """Scores (N, K)."""
@@ -132,14 +126,18 @@ class MDIQALite(MultiDimensional, Shared):
         image, _ = self.check(image, None)
         self.check_range(image, "image", RANGE_TOLERANCE)
         with torch.no_grad():
-            image = self._sized(image)
-            seen = _seen(image)
-            scores, ratings = self._rated(self._tokens(seen, self.every_dimension), self.every_dimension)
-            weights = self._weights(image)
-            base = (weights * scores).sum(1)
-            overall = self._overall(base, self._remainder(image, seen))
-            ratings = ratings.transpose(0, 1).unflatten(2, seen.shape[-2:])
-            return Explanation(overall, scores, weights, weights * scores, overall - base, ratings)
+            return self._explained(image, self.every_dimension)
+
+    def _explained(self, image: Tensor, wanted: Indices) -> Explanation:
+        image = self._sized(image)
+        seen = _seen(image)
+        scores, ratings = self._rated(self._tokens(seen, wanted), wanted)
+        weights = self._weights(image)[:, list(wanted)]
+        contributions = weights * scores
+        base = contributions.sum(1)
+        overall = self._overall(base, self._remainder(image, seen))
+        maps = ratings.transpose(0, 1).unflatten(2, seen.shape[-2:])
+        return Explanation(overall, scores, weights, contributions, overall - base, maps)
 
     def _sized(self, image: Tensor) -> Tensor:
         if self.side is None:
