@@ -309,7 +309,7 @@ def main() -> None:
     parser.add_argument("--pretraining", type=int, default=800, help="steps with L1 alone")
     parser.add_argument("--steps", type=int, default=200, help="of each run after that")
     parser.add_argument("--knob-steps", type=int, default=600, help="of the network with knobs")
-    parser.add_argument("--weight", type=float, default=0.05, help="of the quality beside L1")
+    parser.add_argument("--weight", type=float, default=0.15, help="of the quality beside L1")
     parser.add_argument("--pictures", type=int, default=12, help="to measure on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=RESULTS)

@@ -54,7 +54,7 @@ def train(
     pictures: Sequence[Tensor],
     steps: int,
     rate: float = 5e-4,
-    weight: float = 0.05,
+    weight: float = 0.15,
     seed: int = 0,
 ) -> None:
     """Trains the network in place, under weights that every picture draws anew."""
@@ -115,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="a folder of clean pictures (default: scikit-image's)")
     parser.add_argument("--steps", type=int, default=600, help="with the knobs, after 800 with L1 alone")
-    parser.add_argument("--weight", type=float, default=0.05, help="of the quality beside L1")
+    parser.add_argument("--weight", type=float, default=0.15, help="of the quality beside L1")
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

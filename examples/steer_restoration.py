@@ -160,7 +160,7 @@ def compare(
     settings: Sequence[dict[str, float]],
     out: Path,
     steps: int = 200,
-    weight: float = 0.05,
+    weight: float = 0.15,
     seed: int = 0,
 ) -> dict[str, Figures]:
     """Trains a network for each setting, and writes how they restore the pictures kept out to `out`."""
@@ -250,7 +250,7 @@ def main() -> None:
         metavar="NAME=WEIGHT",
         help="one setting, may be repeated (default: sharpness=2, and noisiness=2)",
     )
-    parser.add_argument("--weight", type=float, default=0.05, help="of the quality beside L1")
+    parser.add_argument("--weight", type=float, default=0.15, help="of the quality beside L1")
     parser.add_argument("--data", type=Path, help="a folder of clean pictures (default: scikit-image's)")
     parser.add_argument(
         "--steps", type=int, default=200, help="for each setting, after four times as many with L1 alone"

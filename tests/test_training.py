@@ -18,7 +18,7 @@ from mdiqa_metric.cli import app
 from mdiqa_metric.states import read_state
 from mdiqa_metric.train import changes
 from mdiqa_metric.train.losses import decorrelation, falling_short, misordering
-from mdiqa_metric.train.mdiqa_lite import Pictures, Rated, Recipe, load_pictures, train, validate
+from mdiqa_metric.train.mdiqa_lite import Pictures, Rated, Recipe, fit_remainder, load_pictures, train, validate
 from tests.rows import photograph
 
 EACH = [pytest.param(change, id=change.name) for some in changes.CHANGES.values() for change in some]
@@ -71,6 +71,17 @@ def test_blurs_keep_the_light_and_saturation_the_grey():
     dull = changes.saturated(0.0)(picture, 1.0, Random(0))
     torch.testing.assert_close(changes.luma(dull), changes.luma(picture), rtol=0, atol=1e-5)
     assert (dull.amax(0) - dull.amin(0)).max() < 1e-5
+
+
+def test_a_denoiser_smooths_flat_parts_and_tells_what_it_left_of_the_noise():
+    clean = torch.full((3, 64, 64), 0.5)
+    clean[:, :, 32:] = 0.3 + 0.4 * (torch.arange(32) % 2)  # stripes
+    noise = 0.03 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    denoise = changes.denoiser(clean + noise, noise.square().mean(), Random(1))
+    left = denoise(clean + noise) - denoise(clean)
+    assert left[..., 4:24].std() < 0.5 * noise[..., 4:24].std()
+    assert left[..., 40:60].std() > 0.8 * noise[..., 40:60].std()
+    assert (denoise(clean) - clean)[..., 40:60].abs().mean() < 0.02  # the stripes are still there
 
 
 def test_losses_are_least_where_scores_follow_opinions():
@@ -146,13 +157,26 @@ def test_the_same_seed_trains_the_same_weights(data):
 
 
 def test_every_teacher_takes_part(data):
-    recipe = Recipe(steps=4, photographs=3, distorted=3, changed=1, homeward=1)
+    recipe = Recipe(steps=4, overall_steps=4, photographs=3, distorted=3, changed=1, homeward=1)
     told = []
-    metric, figures = train(data / "data", data / "work", recipe, told.append, every=2)
-    assert [facts["step"] for facts in told] == [2, 4]
+    metric, figures = train(data / "data", data / "work", recipe, told.append)
+    assert [(facts["stage"], facts["step"]) for facts in told] == [("dimensions", 4), ("overall score", 4)]
     assert not metric.training
     assert figures["recipe"]["homeward"] == 1
     assert all(weight.isfinite().all() for weight in metric.parameters())
+
+
+def test_the_remainder_is_fitted_to_opinions_before_the_trunk_moves():
+    """On opinions that go with the light alone, which statistics of whole pictures tell."""
+    torch.manual_seed(0)
+    picture, metric = photograph(64, 64)[0], MDIQALite().eval()
+    opinions = [0.1 + 0.1 * number for number in range(9)]
+    rated = [Rated((picture * opinion * 255).byte(), opinion) for opinion in opinions]
+    trunk = {key: value.clone() for key, value in metric.trunk.state_dict().items()}
+    fit_remainder(metric, rated, epochs=200)
+    scores = torch.cat([metric.eval()(each.pixels[None] / 255) for each in rated])
+    assert decorrelation(scores, torch.tensor(opinions)) < 0.05
+    assert all(torch.equal(value, trunk[key]) for key, value in metric.trunk.state_dict().items())
 
 
 def test_validation_measures_order_and_cross_talk():

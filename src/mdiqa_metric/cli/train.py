@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="Train the models that come with th
 Data = Annotated[Path, typer.Option(metavar="DIR", help="Holds clive/table.csv, kodak24/, live/ and rebuild.py.")]
 Out = Annotated[Path, typer.Option(metavar="FILE", help="The weights, .safetensors in float16; figures in a .json.")]
 Work = Annotated[Path | None, typer.Option(metavar="DIR", help="For pictures made on the way; beside FILE by default.")]
-Steps = Annotated[int | None, typer.Option(metavar="N", help="Optimiser steps, in place of the recipe's.")]
+Steps = Annotated[int | None, typer.Option(metavar="N", help="Steps of each stage, in place of the recipe's.")]
 Seeds = Annotated[list[int] | None, typer.Option("--seed", metavar="N", help="Of all that is drawn; may be repeated.")]
 
 
@@ -38,8 +39,12 @@ def mdiqa_lite(data: Data, out: Out, work: Work = None, steps: Steps = None, see
 
         runs: list[dict[str, Any]] = []
         for number in seed or [Recipe().seed]:
-            recipe = Recipe(seed=number) if steps is None else Recipe(seed=number, steps=steps)
+            recipe = Recipe(seed=number)
+            if steps is not None:
+                recipe = replace(recipe, steps=steps, overall_steps=steps)
             metric, figures = train(data, work or out.with_suffix(".work"), recipe, _told)
+            srcc = "; ".join(f"{name} {digits(figures[name]['srcc'])}" for name in ("photographs", "distorted"))
+            say(f"seed {number}: SRCC on scenes kept out: {srcc}")
             runs.append(figures)
             if max(runs, key=lambda run: run["photographs"]["srcc"] or -1) is figures:
                 save(metric, out)
@@ -49,8 +54,4 @@ def mdiqa_lite(data: Data, out: Out, work: Work = None, steps: Steps = None, see
 
 
 def _told(facts: dict[str, Any]) -> None:
-    if "loss" in facts:
-        print_lines(stderr, [[f"step {facts['step']}", f"loss {facts['loss']:.3f}"]])
-        return
-    srcc = "; ".join(f"{name} {digits(facts[name]['srcc'])}" for name in ("photographs", "distorted"))
-    say(f"step {facts['step']}: SRCC on scenes kept out: {srcc}")
+    print_lines(stderr, [[facts["stage"], f"step {facts['step']}", f"loss {facts['loss']:.3f}"]])

@@ -24,11 +24,16 @@ COLORS, BANDS = 6, 4
 # Of each block: mean and deviation of colors, deviation of luma inside, two means of each band of detail. Each of these
 # as it is there, around, and in the picture, whose deviation goes on too.
 SEEN = 2 * COLORS + 1 + 2 * BANDS
-# How near to black or white a sample counts as cut off, and the least detail that counts.
-NEAR, LEAST = 0.04, 1 / 255
+# Each side of a block is cut into this many cells, whose detail is looked at one by one.
+CELLS = 4
+# How near to black or white a sample counts as cut off, and the least detail that counts, in a cell and in a block.
+NEAR, FAINT, LEAST = 0.04, 0.25 / 255, 1 / 255
 # What the attributes count in the opinion on a photograph: least squares on the training split of SPAQ (Fang et al.,
 # "Perceptual quality assessment of smartphone photography", CVPR 2020).
 SPAQ = (0.153, 0.067, 0.123, 0.068, 0.614)
+# How much the dimensions' mean counts in the overall score, of 1, in logits. Having learnt from changes of one picture,
+# they tell two apart less well: at 1 overall scores agreed less with opinions on scenes that were kept out.
+SAY = 0.25
 
 
 class Explanation(NamedTuple):
@@ -52,6 +57,22 @@ class Explanation(NamedTuple):
     maps: Tensor
 
 
+class Standardized(nn.Module):
+    """Features (N, C) less their mean and over their scale, both of the pictures that were learnt from."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(count))
+        self.register_buffer("scale", torch.ones(count))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C)."""
+        return (x - self.mean) / self.scale
+
+
 class MDIQALite(MultiDimensional, Shared):
     """Quality without a reference from five dimensions, each score in [0, 1], higher is better.
 
@@ -61,7 +82,8 @@ class MDIQALite(MultiDimensional, Shared):
     pixels: colours, and the energy of detail in bands. Small heads rate each block and say how much it counts. No deep
     network stands between a dimension and the pixels, so that a gradient has no room for patterns that people would not
     see: it points to the clean picture. The overall score is the dimensions' mean, weighted as SPAQ's opinions are and
-    by `weigh`, moved by what the global statistics of EfficientNet-Lite0's five maps add.
+    by `weigh`, which counts for a quarter in logits, moved by what the global statistics of EfficientNet-Lite0's five
+    maps add. To steer by the dimensions take `DimensionMean`.
 
     Ours: the heads' design, the training (`mdiqa-metric train mdiqa-lite`) and the weights. The dimensions' names and
     use follow MDIQA (Yao et al., 2025, arXiv 2508.16887); its four aesthetic dimensions are not here.
@@ -91,8 +113,9 @@ class MDIQALite(MultiDimensional, Shared):
         self.token = Linears(count, 4 * SEEN, TOKEN)
         self.mix = Linears(count, TOKEN, TOKEN)
         self.rate = Linears(count, TOKEN, 2)
+        found = 2 * (SEEN + sum(self.trunk.channels))
         self.remainder = nn.Sequential(
-            nn.Linear(2 * (SEEN + sum(self.trunk.channels)), 64), nn.GELU(), nn.Dropout(0.3), nn.Linear(64, 1)
+            Standardized(found), nn.Linear(found, 64), nn.GELU(), nn.Dropout(0.5), nn.Linear(64, 1)
         )
         self.register_buffer("shares", torch.tensor(SPAQ) / sum(SPAQ), persistent=False)
 
@@ -135,7 +158,7 @@ class MDIQALite(MultiDimensional, Shared):
         weights = self._weights(image)[:, list(wanted)]
         contributions = weights * scores
         base = contributions.sum(1)
-        overall = self._overall(base, self._remainder(image, seen))
+        overall = self.overall(base, self._remainder(image, seen))
         maps = ratings.transpose(0, 1).unflatten(2, seen.shape[-2:])
         return Explanation(overall, scores, weights, contributions, overall - base, maps)
 
@@ -167,8 +190,9 @@ class MDIQALite(MultiDimensional, Shared):
         return self.remainder(found.to(self.shares.dtype)).squeeze(1)
 
     @full_precision
-    def _overall(self, base: Tensor, remainder: Tensor) -> Tensor:
-        return (base.logit(1e-4) + remainder).sigmoid()
+    def overall(self, base: Tensor, remainder: Tensor) -> Tensor:
+        """Scores (N,) of the dimensions' mean (N,) and what the picture as a whole adds (N,), in logits."""
+        return (SAY * base.logit(1e-4) + remainder).sigmoid()
 
     @classmethod
     def from_published(cls, part: str, state: Any) -> dict[str, Tensor]:
@@ -198,20 +222,21 @@ def _seen(image: Tensor) -> Tensor:
 
     Mean and deviation of luma, two colour differences, how far they are from grey, and how near the samples are to
     black and to white, beyond which there is nothing left; luma's deviation inside the block; and of the energies of
-    luma's detail finer than about 2, 4 and 8 pixels, and of colour's finer than 2, two means. The logarithm's mean,
-    which noise raises more than edges do, being everywhere; its slope is a denoiser's, steepest for the weakest detail.
-    And the mean's logarithm, which edges raise more; its slope goes with the detail.
+    luma's detail finer than about 2, 4 and 8 pixels, and of colour's finer than 2, two means. The mean over cells of
+    4 x 4 pixels of the logarithm, which noise raises more than edges do, being everywhere; its slope is a denoiser's,
+    steepest in the flattest cells. And the logarithm of the block's mean, which edges raise more.
     """
     size = (-(-image.shape[-2] // BLOCK), -(-image.shape[-1] // BLOCK))
-    plain = _plain(image)
+    plain = luma_and_differences(image)
     colorful = (plain[:, 1:].square().sum(1) + 1e-4).sqrt()
     black, white = torch.exp(-image / NEAR).mean(1), torch.exp((image - 1) / NEAR).mean(1)
     colors = torch.cat([2 * plain, torch.stack([2 * colorful, black, white], 1)], 1)
     details = _details(plain)
     luma = plain[:, :1]
     variance = F.adaptive_avg_pool2d(luma.square(), size) - F.adaptive_avg_pool2d(luma, size).square()
-    means = [F.adaptive_avg_pool2d(_log(details), size), _log(F.adaptive_avg_pool2d(details, size))]
-    return torch.cat([local_statistics(colors, size), _log(variance.clamp_min(0)), *means], 1)
+    cells = F.adaptive_avg_pool2d(details, (CELLS * size[0], CELLS * size[1]))
+    means = [F.avg_pool2d(_log(cells, FAINT), CELLS), _log(F.adaptive_avg_pool2d(details, size), LEAST)]
+    return torch.cat([local_statistics(colors, size), _log(variance.clamp_min(0), LEAST), *means], 1)
 
 
 def _details(plain: Tensor) -> Tensor:
@@ -224,14 +249,14 @@ def _details(plain: Tensor) -> Tensor:
     return torch.cat(bands, 1)
 
 
-def _plain(image: Tensor) -> Tensor:
-    """Luma and two colour differences."""
+def luma_and_differences(image: Tensor) -> Tensor:
+    """Luma, red and blue less luma: (N, 3, H, W)."""
     luma = luma_full(image)
     return torch.cat([luma, image[:, :1] - luma, image[:, 2:] - luma], 1)
 
 
-def _log(energy: Tensor) -> Tensor:
-    return 0.25 * torch.log1p(energy / LEAST**2)
+def _log(energy: Tensor, least: float) -> Tensor:
+    return 0.25 * torch.log1p(energy / least**2)
 
 
 def _smoothed(x: Tensor, step: int = 1) -> Tensor:

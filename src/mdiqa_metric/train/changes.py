@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..io import through_jpeg
 from ..ops.color import BT601
+from ..ops.filters import gaussian_window
 
 
 class Change(NamedTuple):
@@ -60,8 +61,8 @@ def photon_noise(picture: Tensor, strength: float, random: Random) -> Tensor:
 
 
 def display_noise(picture: Tensor, strength: float, random: Random) -> Tensor:
-    """White Gaussian noise on the displayed values."""
-    return (picture + noise_level(strength) * _normal(picture.shape, random)).clamp(0, 1)
+    """White Gaussian noise on the displayed values, of each colour by itself or, as often, of all alike."""
+    return (picture + noise_level(strength) * _grey_at_times(_normal(picture.shape, random), random)).clamp(0, 1)
 
 
 def chroma_noise(picture: Tensor, strength: float, random: Random) -> Tensor:
@@ -71,10 +72,17 @@ def chroma_noise(picture: Tensor, strength: float, random: Random) -> Tensor:
     return (picture + 1.5 * noise_level(strength) * noise).clamp(0, 1)
 
 
-def denoising_residue(picture: Tensor, strength: float, random: Random) -> Tensor:
-    """Blotches of several pixels, as strong denoising leaves them."""
-    noise = _coarse_normal(picture, random.choice((3, 4, 6)), random)
+def blotches(picture: Tensor, strength: float, random: Random) -> Tensor:
+    """Noise of several pixels' grain, of colours or grey."""
+    noise = _grey_at_times(_coarse_normal(picture, random.choice((2, 3, 4, 6)), random), random)
     return (picture + 0.8 * noise_level(strength) * noise).clamp(0, 1)
+
+
+def denoising_residue(picture: Tensor, strength: float, random: Random) -> Tensor:
+    """What Wiener's filter leaves of noise: little in flat parts, most on edges. The picture itself stays sharp."""
+    noisy = random.choice((photon_noise, display_noise))(picture, strength, random)
+    denoise = denoiser(noisy, (noisy - picture).square().mean(), random)
+    return (picture + denoise(noisy) - denoise(picture)).clamp(0, 1)
 
 
 def gaussian_blur(picture: Tensor, strength: float, random: Random) -> Tensor:
@@ -124,6 +132,22 @@ def compressed(picture: Tensor, strength: float, random: Random) -> Tensor:
     return through_jpeg(picture, round(95 * (4 / 95) ** strength))
 
 
+def denoiser(noisy: Tensor, variance: Tensor, random: Random) -> Callable[[Tensor], Tensor]:
+    """Wiener's filter for a picture with noise of that variance: it smooths where no more than noise is to be seen.
+
+    It is made for `noisy` and linear, so what it makes of the picture without the noise tells what it left of that.
+    """
+    window = gaussian(random.uniform(1, 2.5))
+    seen = (blurred(noisy.square(), window) - blurred(noisy, window).square()).mean(0, keepdim=True)
+    kept = (1 - random.uniform(0.7, 1.2) * variance / seen.clamp_min(1e-8)).clamp(0, 1)
+
+    def denoise(picture: Tensor) -> Tensor:
+        smooth = blurred(picture, window)
+        return (smooth + kept * (picture - smooth)).clamp(0, 1)
+
+    return denoise
+
+
 CHANGES: dict[str, tuple[Change, ...]] = {
     "brightness": (
         Change("under-exposure", exposed(-3.2)),
@@ -131,7 +155,7 @@ CHANGES: dict[str, tuple[Change, ...]] = {
         Change("darker mid-tones", graded(3.2)),
         Change("lighter mid-tones", graded(0.35)),
     ),
-    "colorfulness": (Change("dull", saturated(0.0)), Change("garish", saturated(3.5), 0.4)),
+    "colorfulness": (Change("dull", saturated(0.0)), Change("garish", saturated(3.5), 0.25)),
     "contrast": (
         Change("flat", contrasted(0.15)),
         Change("veiled", veiled),
@@ -141,7 +165,8 @@ CHANGES: dict[str, tuple[Change, ...]] = {
         Change("sensor noise", photon_noise),
         Change("white noise", display_noise),
         Change("chroma noise", chroma_noise),
-        Change("denoising residue", denoising_residue),
+        Change("blotches", blotches),
+        Change("denoising residue", denoising_residue, 0.7),
     ),
     "sharpness": (
         Change("Gaussian blur", gaussian_blur),
@@ -177,8 +202,8 @@ def noise_level(strength: float) -> float:
 def gaussian(sigma: float) -> Tensor:
     """A window (K, K) of sum 1."""
     reach = max(1, round(3 * sigma))
-    taps = torch.exp(-torch.arange(-reach, reach + 1.0).square() / (2 * sigma**2))
-    return taps[:, None] * taps / taps.sum() ** 2
+    taps = gaussian_window(2 * reach + 1, sigma, torch.empty(0))
+    return taps[:, None] * taps
 
 
 def blurred(picture: Tensor, window: Tensor) -> Tensor:
@@ -194,6 +219,11 @@ def _scaled(picture: Tensor, middle: Tensor, factor: float) -> Tensor:
 
 def _normal(shape: torch.Size, random: Random) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(random.getrandbits(62)))
+
+
+def _grey_at_times(noise: Tensor, random: Random) -> Tensor:
+    """As it is or, as often, one plane for all colours: a model must not tell noise by its colour alone."""
+    return noise[:1] if random.random() < 0.5 else noise
 
 
 def _coarse_normal(picture: Tensor, step: int, random: Random) -> Tensor:

@@ -1,9 +1,14 @@
 """How MDIQA-lite is trained: `mdiqa-metric train mdiqa-lite --data DIR --out FILE`.
 
-Three teachers at every step. People: photographs (CLIVE) and distorted pictures (LIVE, rebuilt) with mean opinions
-teach the overall score, and through SPAQ's shares the dimensions. Physics: a clean picture and two changes of one
-dimension of it, the stronger worse (`changes`), teach that dimension to fall and the others to stay. And the way home:
-from a soft and noisy picture, and from where the model's gradient leads it, the gradient must point to the clean one.
+In two stages. First the dimensions, by two teachers. Physics: a clean picture and two changes of one dimension of it,
+the stronger worse (`changes`), teach that dimension to fall and the others to stay. And the way home: from a soft and
+noisy picture, and from where the model's gradient leads it, the gradient must point to the clean one.
+
+Then what is to be added to their mean for the overall score, by people: photographs (CLIVE) and distorted pictures
+(LIVE, rebuilt) with mean opinions. The dimensions stay as they are. The remainder is fitted to what the trunk finds as
+ImageNet left it, then both together, for which few steps are enough: a head that starts from nothing would bend the
+trunk first, and it generalises less (Kumar et al., "Fine-tuning can distort pretrained features and underperform
+out-of-distribution", ICLR 2022).
 
 It ends with the running average of the weights. A fifth of the scenes of each set is kept out for validation.
 """
@@ -24,17 +29,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..agreement import agreement
 from ..data import QualityDataset
 from ..extras import library
 from ..io import list_images, read_image
-from ..metrics.mdiqa_lite import MDIQALite
+from ..metrics.mdiqa_lite import MDIQALite, luma_and_differences
 from ..scoring import replacing
 from ..states import read_state
 from ..tables import read_table, split_by_content
-from .changes import CHANGES, Change, blurred, compressed, display_noise, gaussian, gaussian_blur
+from .changes import CHANGES, Change, blurred, compressed, denoiser, display_noise, gaussian, gaussian_blur
 from .losses import decorrelation, falling_short, misordering
 
 # Noise is to be told in soft pictures too, and blur in noisy ones, as restored pictures are.
@@ -56,15 +61,18 @@ class Recipe:
     """What a training may be asked for otherwise.
 
     Attributes:
-        steps: optimiser steps.
+        steps, overall_steps: optimiser steps of the dimensions and of the overall score; one of the latter takes three
+            times as long.
         seed: of everything that is drawn: order, crops, changes, initial heads.
         split_seed: which scenes are kept out for validation.
         rate, remainder_rate, trunk_rate: the highest learning rates of the heads, the remainder and the trunk.
-        photographs, distorted, changed: pictures of each teacher a step; of `changed`, three versions each.
+        photographs, distorted, changed: pictures of each teacher a step; of `changed`, three versions each, and an
+            eighth of them in the second stage.
         homeward: pictures a step whose gradients are taught the way home, on every second step; 0 for none.
     """
 
-    steps: int = 1150
+    steps: int = 1500
+    overall_steps: int = 600
     seed: int = 0
     split_seed: int = 0
     rate: float = 3e-3
@@ -72,7 +80,7 @@ class Recipe:
     trunk_rate: float = 2e-4
     photographs: int = 8
     distorted: int = 4
-    changed: int = 12
+    changed: int = 24
     homeward: int = 3
 
 
@@ -96,7 +104,6 @@ def train(
     work: str | Path,
     recipe: Recipe = Recipe(),
     progress: Callable[[dict[str, Any]], None] = lambda facts: None,
-    every: int = 500,
 ) -> tuple[MDIQALite, dict[str, Any]]:
     """The trained metric, in eval mode, and its figures on the scenes that were kept out.
 
@@ -104,8 +111,7 @@ def train(
         data: a folder with clive/table.csv, live/, kodak24/ and rebuild.py, which makes LIVE's pictures.
         work: a folder for what is made on the way.
         recipe: what to train with.
-        progress: gets {"step", "loss"} every 20 steps, and the figures of `validate` every `every` steps.
-        every: see there.
+        progress: gets {"stage", "step", "loss"} every 20 steps.
 
     Raises:
         TableError, ImageError: the data is not as it should be.
@@ -116,45 +122,31 @@ def train(
     random = Random(recipe.seed)
     metric = MDIQALite()
     metric.trunk.load_state_dict(metric.trunk.from_imagenet(read_state(imagenet_weights())))
+
+    def dimensions() -> Tensor:
+        return 2 * _changes(metric, learnt, recipe.changed, random.choice(SIDES), random)
+
+    def overall() -> Tensor:
+        loss = 2 * _worsened(metric, learnt, max(1, recipe.changed // 8), random.choice(SIDES), random)
+        loss = loss + _opinions(metric, learnt.photographs, recipe.photographs, 320, random)
+        return loss + 0.5 * _opinions(metric, learnt.distorted, recipe.distorted, 224, random)
+
+    def lead() -> Tensor:
+        return 0.5 * _homeward(metric, learnt.clean, recipe.homeward, random) if recipe.homeward else torch.zeros(())
+
+    heads = [weight for layer in (metric.token, metric.mix, metric.rate) for weight in layer.parameters()]
+    parts = [(heads, recipe.rate)]
+    metric = _fit(metric, dimensions, lead, parts, metric.rate, recipe.steps, "dimensions", progress)
+    fit_remainder(metric, [*learnt.photographs, *learnt.distorted])
     for name, weight in metric.trunk.features.named_parameters():
         # What the first layers see of ImageNet is good for any picture, and they cost half a step.
         weight.requires_grad_(not name.startswith(("conv_stem", "bn1", "blocks.0.", "blocks.1.")))
     trunk = [weight for weight in metric.trunk.parameters() if weight.requires_grad]
-    remainder = list(metric.remainder.parameters())
-    heads = [weight for layer in (metric.token, metric.mix, metric.rate) for weight in layer.parameters()]
-    rates = (recipe.trunk_rate, recipe.remainder_rate, recipe.rate)
-    groups = [{"params": part, "lr": rate} for part, rate in zip((trunk, remainder, heads), rates, strict=True)]
-    optimizer = torch.optim.AdamW(groups, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe.steps))
-    average = copy.deepcopy(metric).eval().requires_grad_(False)
-    logits: list[Tensor] = []
-    for layer in (metric.rate, metric.remainder):
-        layer.register_forward_hook(lambda layer, inputs, output: logits.append(output))
-    figures: dict[str, Any] = {}
-    metric.train()
-    for step in range(1, recipe.steps + 1):
-        loss = _opinions(metric, learnt.photographs, recipe.photographs, 320, random)
-        loss = loss + 0.5 * _opinions(metric, learnt.distorted, recipe.distorted, 224, random)
-        loss = loss + 2 * _changes(metric, learnt, recipe.changed, random.choice(SIDES), random)
-        loss = loss + 0.1 * torch.stack([(each.abs() - STEEP).relu().square().mean() for each in logits]).sum()
-        if recipe.homeward and step % 2 == 0:
-            loss = loss + 0.3 * _homeward(metric, learnt.clean, recipe.homeward, random)
-        logits.clear()
-        optimizer.zero_grad()
-        loss.backward()
-        for part in (trunk, remainder, heads):
-            torch.nn.utils.clip_grad_norm_(part, 1.0)
-        optimizer.step()
-        schedule.step()
-        _follow(average, metric, min(0.998, step / (step + 10)))
-        if step % 20 == 0:
-            progress({"step": step, "loss": loss.item()})
-        if step == recipe.steps:  # what is measured is what will lie in the file
-            average.load_state_dict({key: value.half() for key, value in average.state_dict().items()})
-        if step % every == 0 or step == recipe.steps:
-            figures = validate(average, kept)
-            progress({"step": step, **figures})
-    return average, {"recipe": asdict(recipe), "commit": _commit(), **figures}
+    parts = [(trunk, recipe.trunk_rate), (list(metric.remainder.parameters()), recipe.remainder_rate)]
+    average = _fit(metric, overall, None, parts, metric.remainder, recipe.overall_steps, "overall score", progress)
+    # What is measured is what will lie in the file.
+    average.load_state_dict({key: value.half() for key, value in average.state_dict().items()})
+    return average, {"recipe": asdict(recipe), "commit": _commit(), **validate(average, kept)}
 
 
 def save(metric: MDIQALite, path: Path) -> None:
@@ -246,6 +238,46 @@ def middle(picture: Tensor, side: int) -> Tensor:
     return picture[:, top : top + side, left : left + side]
 
 
+def _fit(
+    metric: MDIQALite,
+    teach: Callable[[], Tensor],
+    lead: Callable[[], Tensor] | None,
+    parts: Sequence[tuple[list[nn.Parameter], float]],
+    last: nn.Module,
+    steps: int,
+    stage: str,
+    progress: Callable[[dict[str, Any]], None],
+) -> MDIQALite:
+    """Trains parts of the metric, each at its rate, in place; returns the running average, in eval mode.
+
+    It learns from `teach`, on every second step from `lead` too. The logits that `last` gives in teaching are held back
+    where they are steep.
+    """
+    average = copy.deepcopy(metric).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW([{"params": part, "lr": rate} for part, rate in parts], weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+    logits: list[Tensor] = []
+    listening = last.register_forward_hook(lambda layer, inputs, output: logits.append(output))
+    metric.train()
+    for step in range(1, steps + 1):
+        loss = teach()
+        loss = loss + 0.1 * torch.stack([(each.abs() - STEEP).relu().square().mean() for each in logits]).sum()
+        if lead and step % 2 == 0:
+            loss = loss + lead()
+        logits.clear()
+        optimizer.zero_grad()
+        loss.backward()
+        for part, _ in parts:
+            torch.nn.utils.clip_grad_norm_(part, 1.0)
+        optimizer.step()
+        schedule.step()
+        _follow(average, metric, min(0.998, step / (step + 10)))
+        if step % 20 == 0 or step == steps:
+            progress({"stage": stage, "step": step, "loss": loss.item()})
+    listening.remove()
+    return average
+
+
 def _opinions(metric: MDIQALite, rated: Sequence[Rated], count: int, side: int, random: Random) -> Tensor:
     """People as teachers: the overall score of crops against the opinions on their pictures."""
     chosen = random.sample(rated, count)
@@ -258,33 +290,66 @@ def _opinions(metric: MDIQALite, rated: Sequence[Rated], count: int, side: int, 
     )
 
 
-def _changes(metric: MDIQALite, learnt: Pictures, count: int, side: int, random: Random) -> Tensor:
-    """Physics as a teacher: a picture, a change of one dimension (or a compression), and a stronger one.
+def fit_remainder(metric: MDIQALite, rated: Sequence[Rated], epochs: int = 30, batch: int = 32) -> None:
+    """Fits the remainder to opinions on whole pictures, the trunk and the dimensions as they are."""
+    found: list[Tensor] = []
+    listening = metric.remainder.register_forward_pre_hook(lambda layer, inputs: found.append(inputs[0]))
+    base = torch.cat([metric.explain(picture.pixels[None] / 255).contributions.sum(1) for picture in rated])
+    listening.remove()
+    statistics, opinions = torch.cat(found), torch.tensor([picture.mos for picture in rated])
+    metric.remainder[0].mean, metric.remainder[0].scale = statistics.mean(0), statistics.std(0) + 1e-3
+    optimizer = torch.optim.AdamW(metric.remainder.parameters(), 1e-3, weight_decay=0.3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    metric.remainder.requires_grad_().train()
+    for _ in range(epochs):
+        for chosen in torch.randperm(len(rated)).split(batch):
+            scores = metric.overall(base[chosen], metric.remainder(statistics[chosen]).squeeze(1))
+            optimizer.zero_grad()
+            F.smooth_l1_loss(scores, opinions[chosen], beta=0.1).backward()
+            optimizer.step()
+        schedule.step()
 
-    The overall score, whose trunk takes most of the time, learns from every fourth.
+
+class Versions(NamedTuple):
+    """A picture, a change of one dimension of it, and a stronger one, as (3, 3, H, W).
+
+    Attributes:
+        pictures: all three.
+        dimension: its index in the metric's, or one more than the last for a compression, which is of none.
+        harm: what the versions lose (3,), of 1.
+        faultless: the first is a clean picture.
     """
+
+    pictures: Tensor
+    dimension: int
+    harm: Tensor
+    faultless: bool
+
+
+def _versions(metric: MDIQALite, learnt: Pictures, side: int, random: Random, index: int) -> Versions:
     names, good = metric.dimension_names, [rated.pixels for rated in learnt.photographs if rated.mos >= GOOD]
-    versions, facts, judged = [], [], max(1, count // 4)
-    for number in range(count):
-        faultless = not good or random.random() < 0.6
-        pixels = random.choice(learnt.clean if faultless else good)
-        picture, index = _crop(pixels, side, random), random.randrange(len(names) + (number < judged))
-        if index < len(names) and random.random() < 0.3 and (spoil := BEFORE.get(names[index])):
+    faultless = not good or random.random() < 0.6
+    picture = _crop(random.choice(learnt.clean if faultless else good), side, random)
+    if index == len(names):
+        change = Change("JPEG", compressed)
+    else:
+        change = random.choice(CHANGES[names[index]])
+        if random.random() < 0.3 and (spoil := BEFORE.get(names[index])):
             picture, faultless = spoil(picture, random.uniform(0.2, 0.5), random), False
-        change = random.choice(CHANGES[names[index]]) if index < len(names) else Change("JPEG", compressed)
-        weak = random.uniform(0.02, 0.7)
-        strong = random.uniform(weak + 0.15, 1)
-        versions += [picture, change.make(picture, weak, random), change.make(picture, strong, random)]
-        facts.append((index, change.harm * torch.tensor([0, weak, strong]), faultless))
-    stacked = torch.stack(versions)
-    overall, dimensions = metric(stacked[: 3 * judged]), metric.dimensions(stacked)
+    weak = random.uniform(0.02, 0.7)
+    strong = random.uniform(weak + 0.15, 1)
+    made = [picture, change.make(picture, weak, random), change.make(picture, strong, random)]
+    return Versions(torch.stack(made), index, change.harm * torch.tensor([0, weak, strong]), faultless)
+
+
+def _changes(metric: MDIQALite, learnt: Pictures, count: int, side: int, random: Random) -> Tensor:
+    """Physics as a teacher of the dimensions."""
+    indices = range(len(metric.dimension_names))
+    made = [_versions(metric, learnt, side, random, random.choice(indices)) for _ in range(count)]
+    dimensions = metric.dimensions(torch.cat([versions.pictures for versions in made]))
     loss = torch.zeros(())
-    for quality, (_, harm, _) in zip(overall.split(3), facts[:judged], strict=True):
-        loss = loss + falling_short(-quality.diff(), 0.1 * harm.diff()).mean() / judged
-    for scores, (index, harm, faultless) in zip(dimensions.split(3), facts, strict=True):
-        if index == len(names):
-            continue
-        own, others = scores[:, index], [other for other in range(len(names)) if other != index]
+    for scores, (_, index, harm, faultless) in zip(dimensions.split(3), made, strict=True):
+        own, others = scores[:, index], [other for other in indices if other != index]
         steps = (0.3 if faultless else 0.15) * harm.diff()
         loss = loss + 2 * falling_short(-own.diff(), steps).mean() / count
         loss = loss + 0.5 / count * (scores[1:, others] - scores[:1, others].detach()).abs().mean()
@@ -294,40 +359,70 @@ def _changes(metric: MDIQALite, learnt: Pictures, count: int, side: int, random:
     return loss
 
 
-def _homeward(metric: MDIQALite, clean: Sequence[Tensor], count: int, random: Random, side: int = 112) -> Tensor:
-    """The gradient as a teacher, the way a restoration network follows it.
+def _worsened(metric: MDIQALite, learnt: Pictures, count: int, side: int, random: Random) -> Tensor:
+    """Physics as a teacher of the overall score, which must fall with any change and with compression."""
+    indices = range(len(metric.dimension_names) + 1)
+    made = [_versions(metric, learnt, side, random, random.choice(indices)) for _ in range(count)]
+    scores = metric(torch.cat([versions.pictures for versions in made])).view(count, 3)
+    harm = torch.stack([versions.harm for versions in made])
+    return falling_short(-scores.diff(), 0.1 * harm.diff()).mean()
 
-    A picture is blurred, and noisy from before or after that. There, or where a few steps of ascent have led from
-    there, the slope of noisiness must point away from the noise and that of sharpness to what the blur took, neither
-    the other's way, and no score may be above the clean picture's.
+
+def _homeward(metric: MDIQALite, clean: Sequence[Tensor], count: int, random: Random) -> Tensor:
+    """The gradient of noisiness and sharpness as a teacher, the way a restoration network follows it.
+
+    At a soft and noisy picture, or where a few steps of ascent have led from there, the slope of noisiness must point
+    away from the noise and that of sharpness to what the blur took, neither the other's way, and neither score may be
+    above the clean picture's.
     """
     noise, sharp = (metric.dimension_names.index(name) for name in ("noisiness", "sharpness"))
-    pictures, soft, spoiled = [], [], []
+    home, soft, here = _spoiled(clean, count, random)
+    chosen = list(random.choice(((noise,), (sharp,), range(len(metric.dimension_names)))))
+    here = _ascended(lambda image: metric.dimensions(image)[:, chosen].mean(1), here, random)
+    here.requires_grad_()
+    dimensions = metric.dimensions(torch.cat([here, soft, home]))
+    slopes = [torch.autograd.grad(dimensions[:, index].sum(), here, create_graph=True)[0] for index in (noise, sharp)]
+    ways = [(soft - here).detach(), home - soft]
+    # Noise of colours is easier to tell from the picture than luma's, which is seen more: luma counts more here.
+    seen = torch.tensor([3.0, 1.0, 1.0])[:, None, None]
+    ways, slopes = ([seen * luma_and_differences(each) for each in part] for part in (ways, slopes))
+    cosines = [[F.cosine_similarity(slope.flatten(1), way.flatten(1), eps=1e-12) for way in ways] for slope in slopes]
+    own = 2 * (1 - cosines[0][0]) + (1 - cosines[1][1])  # noise is the harder one
+    other = (-cosines[0][1]).relu() + (-cosines[1][0]).relu()
+    spoiled, noiseless, faultless = dimensions.split(count)
+    apart = torch.stack([(noiseless - spoiled)[:, noise], (faultless - spoiled)[:, sharp]])
+    return (own + other).mean() + falling_short(apart, 0.1).mean()
+
+
+def _spoiled(clean: Sequence[Tensor], count: int, random: Random, side: int = 112) -> tuple[Tensor, Tensor, Tensor]:
+    """Clean crops, the same blurred, and noisy too: from before the blur or after it, or as a denoiser leaves noise."""
+    home, soft, spoiled = [], [], []
     for _ in range(count):
         picture, window = _crop(random.choice(clean), side, random), gaussian(random.uniform(0.5, 2))
-        make, strength = random.choice(CHANGES["noisiness"]).make, random.uniform(0.1, 0.6)
-        pictures.append(picture)
-        soft.append(blurred(picture, window))
-        before = random.random() < 0.5
-        spoiled.append(blurred(make(picture, strength, random), window) if before else make(soft[-1], strength, random))
-    here, home, middle = torch.stack(spoiled), torch.stack(pictures), torch.stack(soft)
+        make, strength, order = random.choice(CHANGES["noisiness"]).make, random.uniform(0.1, 0.6), random.random()
+        without = blurred(picture, window)
+        if order < 0.5:  # as restoring leaves it: stronger noise, little in flat parts and more on edges
+            noisy = make(without, strength + 0.2, random)
+            denoise = denoiser(noisy, (noisy - without).square().mean(), random)
+            without, noisy = denoise(without), denoise(noisy)
+        elif order < 0.75:
+            noisy = blurred(make(picture, strength, random), window)
+        else:
+            noisy = make(without, strength, random)
+        home.append(picture)
+        soft.append(without)
+        spoiled.append(noisy)
+    return torch.stack(home), torch.stack(soft), torch.stack(spoiled)
+
+
+def _ascended(score: Callable[[Tensor], Tensor], image: Tensor, random: Random) -> Tensor:
+    """Where none to four steps up the score lead to."""
     rate = random.choice((0.5, 1, 2)) / 255
     for _ in range(random.choice((0, 0, 1, 2, 4))):
-        here.requires_grad_()
-        overall, dimensions = metric.score_both(here)
-        chosen = random.choice((overall, dimensions.mean(1), dimensions[:, noise], dimensions[:, sharp]))
-        (slope,) = torch.autograd.grad(chosen.sum(), here)
-        here = (here.detach() + rate * slope.sign()).clamp(0, 1)
-    here.requires_grad_()
-    overall, dimensions = metric.score_both(torch.cat([here, home]))
-    slopes = [torch.autograd.grad(dimensions[:, index].sum(), here, create_graph=True)[0] for index in (noise, sharp)]
-    ways = [(middle - here).detach(), home - middle]
-    cosines = [[F.cosine_similarity(slope.flatten(1), way.flatten(1), eps=1e-12) for way in ways] for slope in slopes]
-    own = (1 - cosines[0][0]) + (1 - cosines[1][1])
-    other = (-cosines[0][1]).relu() + (-cosines[1][0]).relu()
-    both = torch.cat([overall[:, None], dimensions[:, [noise, sharp]]], 1)
-    apart = both[count:] - both[:count]
-    return (own + other).mean() + falling_short(apart, 0.1).mean()
+        image = image.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(score(image).sum(), image)
+        image = (image.detach() + rate * slope.sign()).clamp(0, 1)
+    return image.detach()
 
 
 def _spearman(scores: Any, others: Sequence[float]) -> float:
