@@ -156,6 +156,13 @@ def test_the_same_seed_trains_the_same_weights(data):
     metric.load_state_dict(states[0])
 
 
+def test_a_device_that_is_not_here_is_told_before_anything_is_read(tmp_path):
+    asked = ["train", "mdiqa-lite", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "lite.safetensors")]
+    done = CliRunner().invoke(app, [*asked, "--device", "abacus"])
+    assert done.exit_code == 2
+    assert "The device abacus cannot be used here: this machine has cpu" in done.stderr
+
+
 def test_every_teacher_takes_part(data):
     recipe = Recipe(steps=4, overall_steps=4, photographs=3, distorted=3, changed=1, homeward=1)
     told = []

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from .printing import SHOWN, digits, errors, fail, print_lines, progress, say, show, stderr, stdout
+from .score import Device
 
 More = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="More metrics, behind a --metric NAME.")]
 Metrics = Annotated[list[str], typer.Option(metavar="NAME", help="Of `mdiqa-metric list`; several may follow.")]
@@ -18,7 +19,6 @@ Dataset = Annotated[Path, typer.Option(metavar="TABLE", help="A .csv or .parquet
 Split = Annotated[str | None, typer.Option(metavar="NAME", help="Only its train, val or test pictures.")]
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write everything to this .json; makes it resumable.")]
 Report = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report to this .html.")]
-Device = Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps, ...")]
 
 NUMBERS = ("srcc", "plcc", "plcc_logistic4", "plcc_logistic5", "krcc", "rmse_logistic4", "rmse_logistic5")
 TESTS = ("srcc_difference", "srcc_difference_p", "meng_p_srcc", "residual_variance_ratio", "residual_variance_p")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .printing import digits, errors, print_lines, say, stderr
+from .score import Device
 
 app = typer.Typer(no_args_is_help=True, help="Train the models that come with the package.")
 
@@ -25,14 +26,17 @@ def main() -> None:
 
 
 @app.command("mdiqa-lite")
-def mdiqa_lite(data: Data, out: Out, work: Work = None, steps: Steps = None, seed: Seeds = None) -> None:
+def mdiqa_lite(
+    data: Data, out: Out, work: Work = None, steps: Steps = None, seed: Seeds = None, device: Device = "cpu"
+) -> None:
     """Train MDIQA-lite on human opinions and on changes of clean pictures; see train/mdiqa_lite.py.
 
     Of several seeds it keeps the one whose scores agree best with opinions on the photographs kept out.
     """
-    from ..scoring import check_destination, write_results
+    from ..scoring import check_destination, check_device, write_results
 
     with errors():
+        check_device(device)
         check_destination(out, "Weights", (".safetensors",))
         from ..train.card import write_card
         from ..train.mdiqa_lite import Recipe, save, train
@@ -42,7 +46,7 @@ def mdiqa_lite(data: Data, out: Out, work: Work = None, steps: Steps = None, see
             recipe = Recipe(seed=number)
             if steps is not None:
                 recipe = replace(recipe, steps=steps, overall_steps=steps)
-            metric, figures = train(data, work or out.with_suffix(".work"), recipe, _told)
+            metric, figures = train(data, work or out.with_suffix(".work"), recipe, _told, device)
             srcc = "; ".join(f"{name} {digits(figures[name]['srcc'])}" for name in ("photographs", "distorted"))
             say(f"seed {number}: SRCC on scenes kept out: {srcc}")
             runs.append(figures)

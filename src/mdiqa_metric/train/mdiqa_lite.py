@@ -104,6 +104,7 @@ def train(
     work: str | Path,
     recipe: Recipe = Recipe(),
     progress: Callable[[dict[str, Any]], None] = lambda facts: None,
+    device: str | torch.device = "cpu",
 ) -> tuple[MDIQALite, dict[str, Any]]:
     """The trained metric, in eval mode, and its figures on the scenes that were kept out.
 
@@ -112,6 +113,8 @@ def train(
         work: a folder for what is made on the way.
         recipe: what to train with.
         progress: gets {"stage", "step", "loss"} every 20 steps.
+        device: where the metric is trained; pictures are changed on the CPU. Another device draws the same and rounds
+            otherwise, so the same seed gives the same bits on one kind of machine alone.
 
     Raises:
         TableError, ImageError: the data is not as it should be.
@@ -122,6 +125,7 @@ def train(
     random = Random(recipe.seed)
     metric = MDIQALite()
     metric.trunk.load_state_dict(metric.trunk.from_imagenet(read_state(imagenet_weights())))
+    metric = metric.to(device)
 
     def dimensions() -> Tensor:
         return 2 * _changes(metric, learnt, recipe.changed, random.choice(SIDES), random)
@@ -197,8 +201,8 @@ def validate(metric: MDIQALite, kept: Pictures) -> dict[str, Any]:
     for name in ("photographs", "distorted"):
         rated = getattr(kept, name)
         opinions = [picture.mos for picture in rated]
-        figures[name] = agreement([metric(picture.pixels[None] / 255).item() for picture in rated], opinions)
-    found = np.array([metric.dimensions(picture.pixels[None] / 255)[0].tolist() for picture in kept.photographs])
+        figures[name] = agreement([metric(_whole(picture, metric)).item() for picture in rated], opinions)
+    found = np.array([metric.dimensions(_whole(picture, metric))[0].tolist() for picture in kept.photographs])
     opinions = [picture.mos for picture in kept.photographs]
     figures["dimensions"] = {
         dimension: _spearman(found[:, index], opinions) for index, dimension in enumerate(metric.dimension_names)
@@ -224,7 +228,7 @@ def ladders(
             orders = []
             for number, picture in enumerate(pictures):
                 rungs = [picture, *(change.make(picture, s, Random(number)) for s in strengths[1:])]
-                scores = metric.dimensions(torch.stack(rungs)).numpy()
+                scores = metric.dimensions(torch.stack(rungs).to(metric.shares.device)).cpu().numpy()
                 orders.append(-_spearman(scores[:, index], strengths))
                 moved.append(np.abs(scores[1:] - scores[0]).mean(0))
             monotony[name][change.name] = float(np.mean(orders))
@@ -281,7 +285,8 @@ def _fit(
 def _opinions(metric: MDIQALite, rated: Sequence[Rated], count: int, side: int, random: Random) -> Tensor:
     """People as teachers: the overall score of crops against the opinions on their pictures."""
     chosen = random.sample(rated, count)
-    scores = metric(torch.stack([_crop(picture.pixels, side, random) for picture in chosen]))
+    crops = torch.stack([_crop(picture.pixels, side, random) for picture in chosen])
+    scores = metric(crops.to(metric.shares.device)).cpu()
     opinions = torch.tensor([picture.mos for picture in chosen])
     return (
         2 * F.smooth_l1_loss(scores, opinions, beta=0.1)
@@ -294,9 +299,9 @@ def fit_remainder(metric: MDIQALite, rated: Sequence[Rated], epochs: int = 30, b
     """Fits the remainder to opinions on whole pictures, the trunk and the dimensions as they are."""
     found: list[Tensor] = []
     listening = metric.remainder.register_forward_pre_hook(lambda layer, inputs: found.append(inputs[0]))
-    base = torch.cat([metric.explain(picture.pixels[None] / 255).contributions.sum(1) for picture in rated])
+    base = torch.cat([metric.explain(_whole(picture, metric)).contributions.sum(1) for picture in rated])
     listening.remove()
-    statistics, opinions = torch.cat(found), torch.tensor([picture.mos for picture in rated])
+    statistics, opinions = torch.cat(found), base.new_tensor([picture.mos for picture in rated])
     metric.remainder[0].mean, metric.remainder[0].scale = statistics.mean(0), statistics.std(0) + 1e-3
     optimizer = torch.optim.AdamW(metric.remainder.parameters(), 1e-3, weight_decay=0.3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
@@ -346,7 +351,8 @@ def _changes(metric: MDIQALite, learnt: Pictures, count: int, side: int, random:
     """Physics as a teacher of the dimensions."""
     indices = range(len(metric.dimension_names))
     made = [_versions(metric, learnt, side, random, random.choice(indices)) for _ in range(count)]
-    dimensions = metric.dimensions(torch.cat([versions.pictures for versions in made]))
+    pictures = torch.cat([versions.pictures for versions in made])
+    dimensions = metric.dimensions(pictures.to(metric.shares.device)).cpu()
     loss = torch.zeros(())
     for scores, (_, index, harm, faultless) in zip(dimensions.split(3), made, strict=True):
         own, others = scores[:, index], [other for other in indices if other != index]
@@ -363,7 +369,8 @@ def _worsened(metric: MDIQALite, learnt: Pictures, count: int, side: int, random
     """Physics as a teacher of the overall score, which must fall with any change and with compression."""
     indices = range(len(metric.dimension_names) + 1)
     made = [_versions(metric, learnt, side, random, random.choice(indices)) for _ in range(count)]
-    scores = metric(torch.cat([versions.pictures for versions in made])).view(count, 3)
+    pictures = torch.cat([versions.pictures for versions in made])
+    scores = metric(pictures.to(metric.shares.device)).view(count, 3).cpu()
     harm = torch.stack([versions.harm for versions in made])
     return falling_short(-scores.diff(), 0.1 * harm.diff()).mean()
 
@@ -372,11 +379,11 @@ def _homeward(metric: MDIQALite, clean: Sequence[Tensor], count: int, random: Ra
     """The gradient of noisiness and sharpness as a teacher, the way a restoration network follows it.
 
     At a soft and noisy picture, or where a few steps of ascent have led from there, the slope of noisiness must point
-    away from the noise and that of sharpness to what the blur took, neither the other's way, and neither score may be
-    above the clean picture's.
+    away from the noise and that of sharpness to what the blur took, neither the other's way. Noisiness must be higher
+    without the noise, sharpness in the clean picture.
     """
     noise, sharp = (metric.dimension_names.index(name) for name in ("noisiness", "sharpness"))
-    home, soft, here = _spoiled(clean, count, random)
+    home, soft, here = (each.to(metric.shares.device) for each in _spoiled(clean, count, random))
     chosen = list(random.choice(((noise,), (sharp,), range(len(metric.dimension_names)))))
     here = _ascended(lambda image: metric.dimensions(image)[:, chosen].mean(1), here, random)
     here.requires_grad_()
@@ -384,7 +391,7 @@ def _homeward(metric: MDIQALite, clean: Sequence[Tensor], count: int, random: Ra
     slopes = [torch.autograd.grad(dimensions[:, index].sum(), here, create_graph=True)[0] for index in (noise, sharp)]
     ways = [(soft - here).detach(), home - soft]
     # Noise of colours is easier to tell from the picture than luma's, which is seen more: luma counts more here.
-    seen = torch.tensor([3.0, 1.0, 1.0])[:, None, None]
+    seen = here.new_tensor([3.0, 1.0, 1.0])[:, None, None]
     ways, slopes = ([seen * luma_and_differences(each) for each in part] for part in (ways, slopes))
     cosines = [[F.cosine_similarity(slope.flatten(1), way.flatten(1), eps=1e-12) for way in ways] for slope in slopes]
     own = 2 * (1 - cosines[0][0]) + (1 - cosines[1][1])  # noise is the harder one
@@ -460,6 +467,10 @@ def _rated(table: Any, split: str, root: Path) -> list[Rated]:
 
 def _bytes(path: Path) -> Tensor:
     return (read_image(path)[0] * 255).round().byte()
+
+
+def _whole(picture: Rated, metric: MDIQALite) -> Tensor:
+    return picture.pixels[None].to(metric.shares.device) / 255
 
 
 def _crop(pixels: Tensor, side: int, random: Random) -> Tensor:
