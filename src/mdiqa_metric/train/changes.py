@@ -135,7 +135,8 @@ def compressed(picture: Tensor, strength: float, random: Random) -> Tensor:
 def denoiser(noisy: Tensor, variance: Tensor, random: Random) -> Callable[[Tensor], Tensor]:
     """Wiener's filter for a picture with noise of that variance: it smooths where no more than noise is to be seen.
 
-    It is made for `noisy` and linear, so what it makes of the picture without the noise tells what it left of that.
+    It is made for `noisy` and linear but for clipping: what it makes of the picture without the noise tells what it
+    left of that.
     """
     window = gaussian(random.uniform(1, 2.5))
     seen = (blurred(noisy.square(), window) - blurred(noisy, window).square()).mean(0, keepdim=True)

@@ -136,11 +136,11 @@ def train(
         return loss + 0.5 * _opinions(metric, learnt.distorted, recipe.distorted, 224, random)
 
     def lead() -> Tensor:
-        return 0.5 * _homeward(metric, learnt.clean, recipe.homeward, random) if recipe.homeward else torch.zeros(())
+        return 0.5 * _homeward(metric, learnt.clean, recipe.homeward, random)
 
     heads = [weight for layer in (metric.token, metric.mix, metric.rate) for weight in layer.parameters()]
-    parts = [(heads, recipe.rate)]
-    metric = _fit(metric, dimensions, lead, parts, metric.rate, recipe.steps, "dimensions", progress)
+    parts, leading = [(heads, recipe.rate)], lead if recipe.homeward else None
+    metric = _fit(metric, dimensions, leading, parts, metric.rate, recipe.steps, "dimensions", progress)
     fit_remainder(metric, [*learnt.photographs, *learnt.distorted])
     for name, weight in metric.trunk.features.named_parameters():
         # What the first layers see of ImageNet is good for any picture, and they cost half a step.
@@ -331,26 +331,32 @@ class Versions(NamedTuple):
     faultless: bool
 
 
-def _versions(metric: MDIQALite, learnt: Pictures, side: int, random: Random, index: int) -> Versions:
+def _versions(
+    metric: MDIQALite, learnt: Pictures, count: int, side: int, random: Random, indices: Sequence[int]
+) -> list[Versions]:
+    """Versions of so many pictures, the dimension of each drawn from `indices`."""
     names, good = metric.dimension_names, [rated.pixels for rated in learnt.photographs if rated.mos >= GOOD]
-    faultless = not good or random.random() < 0.6
-    picture = _crop(random.choice(learnt.clean if faultless else good), side, random)
-    if index == len(names):
-        change = Change("JPEG", compressed)
-    else:
-        change = random.choice(CHANGES[names[index]])
-        if random.random() < 0.3 and (spoil := BEFORE.get(names[index])):
-            picture, faultless = spoil(picture, random.uniform(0.2, 0.5), random), False
-    weak = random.uniform(0.02, 0.7)
-    strong = random.uniform(weak + 0.15, 1)
-    made = [picture, change.make(picture, weak, random), change.make(picture, strong, random)]
-    return Versions(torch.stack(made), index, change.harm * torch.tensor([0, weak, strong]), faultless)
+    found = []
+    for _ in range(count):
+        index, faultless = random.choice(indices), not good or random.random() < 0.6
+        picture = _crop(random.choice(learnt.clean if faultless else good), side, random)
+        if index == len(names):
+            change = Change("JPEG", compressed)
+        else:
+            change = random.choice(CHANGES[names[index]])
+            if random.random() < 0.3 and (spoil := BEFORE.get(names[index])):
+                picture, faultless = spoil(picture, random.uniform(0.2, 0.5), random), False
+        weak = random.uniform(0.02, 0.7)
+        strong = random.uniform(weak + 0.15, 1)
+        made = [picture, change.make(picture, weak, random), change.make(picture, strong, random)]
+        found.append(Versions(torch.stack(made), index, change.harm * torch.tensor([0, weak, strong]), faultless))
+    return found
 
 
 def _changes(metric: MDIQALite, learnt: Pictures, count: int, side: int, random: Random) -> Tensor:
     """Physics as a teacher of the dimensions."""
     indices = range(len(metric.dimension_names))
-    made = [_versions(metric, learnt, side, random, random.choice(indices)) for _ in range(count)]
+    made = _versions(metric, learnt, count, side, random, indices)
     pictures = torch.cat([versions.pictures for versions in made])
     dimensions = metric.dimensions(pictures.to(metric.shares.device)).cpu()
     loss = torch.zeros(())
@@ -368,7 +374,7 @@ def _changes(metric: MDIQALite, learnt: Pictures, count: int, side: int, random:
 def _worsened(metric: MDIQALite, learnt: Pictures, count: int, side: int, random: Random) -> Tensor:
     """Physics as a teacher of the overall score, which must fall with any change and with compression."""
     indices = range(len(metric.dimension_names) + 1)
-    made = [_versions(metric, learnt, side, random, random.choice(indices)) for _ in range(count)]
+    made = _versions(metric, learnt, count, side, random, indices)
     pictures = torch.cat([versions.pictures for versions in made])
     scores = metric(pictures.to(metric.shares.device)).view(count, 3).cpu()
     harm = torch.stack([versions.harm for versions in made])
