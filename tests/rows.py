@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -146,6 +147,15 @@ def _shared(row: Row) -> mdiqa_metric.Metric:
 def metric_of(row: Row) -> mdiqa_metric.Metric:
     """A metric of that row; tests that change it take a deepcopy."""
     return _shared(row)
+
+
+def hold_cut(row: Row, metric: mdiqa_metric.Metric, image: Tensor) -> None:
+    """Has the part that is kept out of the gradient give what it gives for that image, whatever image comes."""
+    if row.cut:
+        *path, name = row.cut.split(".")
+        owner = operator.attrgetter(".".join(path))(metric) if path else metric
+        held = getattr(owner, name)(image)
+        setattr(owner, name, lambda *_: held)
 
 
 @cache

@@ -79,9 +79,11 @@ def test_aliases_and_near_names():
 
 def test_options_are_those_of_the_class_that_the_name_leaves_open():
     assert create("psnr-y-studio", border=4).border == 4
-    with pytest.raises(TypeError, match="psnr takes no option bordr: it takes channel, border"):
+    with pytest.raises(TypeError, match="psnr takes no option bordr: it takes channel, border, gray_as_is"):
         create("psnr", bordr=4)
-    with pytest.raises(TypeError, match="takes no option channel: it takes border and sets channel='y-studio' itself"):
+    with pytest.raises(
+        TypeError, match="takes no option channel: it takes border, gray_as_is and sets channel='y-studio' itself"
+    ):
         create("psnr-y-studio", channel="rgb")
 
 

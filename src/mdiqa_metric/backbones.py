@@ -35,6 +35,15 @@ CHANNELS = {
 BINOMIAL = ((1 / 16, 1 / 8, 1 / 16), (1 / 8, 1 / 4, 1 / 8), (1 / 16, 1 / 8, 1 / 16))
 
 
+def normalized(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Pictures (N, 3, H, W) less the mean and over the deviation of their channels, (3, 1, 1), in the faster layout."""
+    x = (image - mean) / std
+    # On a CPU that is oneDNN's direct one; elsewhere the caller's choice stands. vmap knows no layouts.
+    if x.device.type != "cpu" or torch._C._are_functorch_transforms_active():
+        return x
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 class MaxPool(nn.Module):
     """Max pooling that keeps no indices."""
 
@@ -106,9 +115,7 @@ class Trunk(nn.Module):
 
         Two walks zipped together hold no more of a picture without gradients than one map.
         """
-        x = (image - self.mean) / self.std
-        if x.device.type == "cpu":  # oneDNN's direct layout; elsewhere the caller's choice stands
-            x = x.contiguous(memory_format=torch.channels_last)
+        x = normalized(image, self.mean, self.std)
         for index, layer in enumerate(self.features):
             x = layer(x)
             if index in self.taps:
@@ -167,9 +174,7 @@ class ResNet50(nn.Module):
 
     def walk(self, image: Tensor) -> Iterator[Tensor]:
         """The five maps of pictures (N, 3, H, W) in [0, 1], each computed when it is asked for."""
-        x = (image - self.mean) / self.std
-        if x.device.type == "cpu":
-            x = x.contiguous(memory_format=torch.channels_last)
+        x = normalized(image, self.mean, self.std)
         x = self.conv1(x)
         yield x
         x = max_pool(F.pad(x, (1, 1, 1, 1)), 3, 2)  # behind a ReLU zeros pad as well as minus infinity
@@ -279,9 +284,7 @@ class TimmTrunk(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """The five maps of pictures (N, 3, H, W) in [0, 1]."""
-        x = (image - self.mean) / self.std
-        if x.device.type == "cpu":
-            x = x.contiguous(memory_format=torch.channels_last)
+        x = normalized(image, self.mean, self.std)
         return cast("list[Tensor]", self.features(x))
 
 

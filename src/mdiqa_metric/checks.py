@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .ops.autograd import is_recording_graph
 
 # Float rounding of resizes and colour conversions stays far below this; 1.0001 does not.
 RANGE_TOLERANCE = 1e-5
@@ -76,19 +79,22 @@ def check_pair(name: str, image: Tensor, shape: Sequence[int], device: torch.dev
         )
 
 
-def check_range(name: str, picture: Tensor, role: str, margin: float) -> None:
+def check_range(name: str, picture: Tensor, role: str, margin: float) -> bool:
     """ValueError unless every value lies in [-margin, 1 + margin]; NaN does not.
 
-    Reading the extremes waits for the device. A compiled graph asserts on the device instead: RuntimeError.
+    Reading the extremes waits for the device. A compiled or exported graph asserts on the device instead: RuntimeError.
+
+    Returns:
+        Whether all values are known to lie in [0, 1].
     """
     takes = f"{name} takes {_a(role)} in [0, 1]"
-    if torch.compiler.is_compiling():
+    if is_recording_graph():
         inside = ((picture >= -margin) & (picture <= 1 + margin)).all()
         torch._assert_async(inside, f"{takes}, without NaN; this one leaves it: look at its range before the call.")
-        return
-    lowest, highest = (value.item() for value in picture.aminmax())
+        return False
+    lowest, highest = (value.item() for value in _unwrapped(picture).aminmax())
     if -margin <= lowest and highest <= 1 + margin:
-        return
+        return lowest >= 0 and highest <= 1
     if not (math.isfinite(lowest) and math.isfinite(highest)):
         mend = "find where it became NaN or infinite before it is scored."
     elif highest > 2:
@@ -98,6 +104,41 @@ def check_range(name: str, picture: Tensor, role: str, margin: float) -> None:
     else:
         mend = "clamp it with .clamp(0, 1)."
     raise ValueError(f"{takes}, got values from {lowest:.5g} to {highest:.5g}: {mend}")
+
+
+def check_weight(weight: Any, owner: str) -> float:
+    """A weight as a float: any real number of Python or numpy, or a tensor of one value.
+
+    Raises:
+        ValueError: it is none of these, not finite, or below 0.
+    """
+    single = isinstance(weight, Tensor) and weight.ndim == 0 and not weight.is_complex() and weight.dtype != torch.bool
+    # numpy registers its numbers as these
+    if not single and (isinstance(weight, bool) or not isinstance(weight, numbers.Real)):
+        raise ValueError(f"{owner} takes a finite number as weight, got {weight!r}: give a float.")
+    value = float(weight)
+    if not math.isfinite(value):
+        raise ValueError(f"{owner} takes a finite number as weight, got {value}: give a float.")
+    if value < 0:
+        raise ValueError(
+            f"{owner} takes a weight from 0 up, got {value:g}: a loss of negative weight would reward what the metric "
+            "calls worse. Leave the sign out, for `Loss` knows which way is better."
+        )
+    return value
+
+
+def recordable(picture: Tensor) -> Tensor:
+    """The tensor, or a copy of one made in inference mode, which autograd could not save for a gradient."""
+    if is_recording_graph() or not torch.is_grad_enabled() or not picture.is_inference():
+        return picture
+    return picture.clone()
+
+
+def _unwrapped(picture: Tensor) -> Tensor:
+    """The values below the wrappers of torch.func, all that vmap maps over at once: of those alone none can be read."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(picture):
+        picture = torch._C._functorch.get_unwrapped(picture)
+    return picture
 
 
 def _a(role: str) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
-from .checks import RANGE_TOLERANCE
+from .checks import RANGE_TOLERANCE, check_weight
+from .frozen import Move
 from .metric import Encoded, Metric
 
 Indices = tuple[int, ...]
@@ -39,7 +40,8 @@ class MultiDimensional(Metric, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("dimension_weights", torch.ones(len(self.dimension_names)), persistent=False)
+        ones = torch.ones(len(self.dimension_names), dtype=torch.float32)
+        self.register_buffer("dimension_weights", ones, persistent=False)
         self.active: Indices = self.every_dimension
 
     def dimensions(self, image: Tensor) -> Tensor:
@@ -53,7 +55,10 @@ class MultiDimensional(Metric, ABC):
         return self.dimension_scores(image, self.every_dimension)
 
     def weigh(self: Self, weights: Tensor | Sequence[float] | None = None, **factors: float) -> Self:
-        """Sets what the dimensions count, from the next call on; returns the metric. No compiled graph is remade.
+        """Sets what the dimensions count, from the next call on; returns the metric.
+
+        No compiled graph is remade, but where a dimension gets the weight 0 or loses it: what is not computed is not in
+        the graph.
 
         Args:
             weights: all at once, (D,), or (N, D) for batches of N pictures.
@@ -63,7 +68,11 @@ class MultiDimensional(Metric, ABC):
             ValueError: an unknown name (the dimensions are listed), another shape, a weight that is negative or not
                 finite, or a picture with no weight at all.
         """
-        changed = self.dimension_weights.clone()  # a graph that is still to run backward holds the old one
+        with torch.inference_mode(False):  # a new tensor, for a graph that is still to run backward holds the old one
+            return self._weighed_as(weights, factors)
+
+    def _weighed_as(self: Self, weights: Tensor | Sequence[float] | None, factors: Mapping[str, float]) -> Self:
+        changed = self.dimension_weights.clone()
         count, names = len(self.dimension_names), ", ".join(self.dimension_names)
         if weights is not None:
             changed = torch.as_tensor(weights, dtype=changed.dtype, device=changed.device).detach().clone()
@@ -77,7 +86,8 @@ class MultiDimensional(Metric, ABC):
                 near = difflib.get_close_matches(name, self.dimension_names, 1)
                 hint = f" Did you mean {near[0]}?" if near else ""
                 raise ValueError(f'{self.name} has no dimension "{name}": the {count} are {names}.{hint}')
-            changed[..., self.dimension_names.index(name)] = factor
+            weight = check_weight(factor, f'{self.name}\'s dimension "{name}"')
+            changed[..., self.dimension_names.index(name)] = weight
         if not (changed.isfinite().all() and (changed >= 0).all() and changed.any(-1).all()):
             raise ValueError(
                 f"{self.name} takes finite weights from 0 up, not all 0 for a picture, got {changed.tolist()}: use 0 "
@@ -85,6 +95,12 @@ class MultiDimensional(Metric, ABC):
             )
         self.dimension_weights = changed
         self.active = tuple(changed.reshape(-1, count).any(0).nonzero().flatten().tolist())
+        return self
+
+    def _apply(self: Self, fn: Move, recurse: bool = True) -> Self:
+        weights = self.dimension_weights
+        super()._apply(fn, recurse)
+        self.dimension_weights = weights.to(self.dimension_weights.device)  # in float32: it is the user's number
         return self
 
     def user_weights(self, image: Tensor) -> Tensor:
@@ -141,7 +157,7 @@ class DimensionMean(Metric):
     def __init__(self, model: MultiDimensional) -> None:
         super().__init__()
         self.model = _multidimensional(model, type(self))
-        self.training = model.training
+        self.training, self._frozen = model.training, model._frozen
         self.name = f"{model.name}-mean"
         self.score_range = model.dimension_range
         self.min_size = model.min_size
@@ -185,7 +201,7 @@ class DimensionDistance(Metric):
     def __init__(self, model: MultiDimensional) -> None:
         super().__init__()
         self.model = _multidimensional(model, type(self))
-        self.training = model.training
+        self.training, self._frozen = model.training, model._frozen
         self.name = f"{model.name}-distance"
         self.min_size = model.min_size
         self.color, self.resize, self.crop = model.color, model.resize, model.crop

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from .checks import check_weight
+from .frozen import Move
 from .metric import Encoded, Metric
+from .ops.autograd import is_recording_graph
+from .ops.color import clamp_to_range
 
 # A network may leave [0, 1] while it learns, but only a picture in 0..255 strays this far.
 IMAGE_MARGIN = 8.0
@@ -20,21 +24,35 @@ REFERENCE_MARGIN = 0.25
 class Loss(nn.Module):
     """A metric as a scalar that falls when the picture gets better: `Loss(metric, weight)(image, reference)`.
 
-    The value is `weight` times the batch mean of the distance to the best score there can be, or of the score itself
-    (negated where higher is better) for a metric without a bound. Arguments are those of `Metric.forward`, but the
-    image may leave [0, 1] while it is optimised; 0..255 and NaN are still errors, and so is a reference in [-1, 1].
-    Range checks stall a GPU, so there they run on calls 1, 2, 4, 8...
+    `weight * (distance(clamp(image), clamp(reference)) + width * mean(|image - clamp(image)|))`. The distance is the
+    batch mean of that to the best score there can be, or of the score itself (negated where higher is better) for a
+    metric without a bound; `clamp` brings values to [0, 1]; `width` is that of the metric's range, 1 without a bound.
 
-    The metric is held outside the module tree: `train()`, `requires_grad_()`, `apply()`, `parameters()`,
-    `state_dict()` and DDP of any parent pass it by, while `.to()`, `deepcopy` and pickling take it along. It is put in
-    eval mode and frozen here.
+    Takes: images (N, 3, H, W) of floats in [-8, 9], for a network overshoots while it learns: they are scored as they
+    would be saved, clamped, and each stray value is pulled back by a gradient of `weight * width / numel`. So value and
+    gradient are finite on all of them, and an image outside [0, 1] is never better than its clamped self. 0..255 and
+    NaN are errors. References are in [0, 1], up to 0.25 beyond for what resizing does to them; [-1, 1] is an error.
+    Both may be made in inference mode. Checking ranges stalls a GPU, so there it is done on calls 1, 2, 4, 8...
+
+    Derivatives: first ones of any kind, also under `torch.func` (grad, vmap, jacrev). Second ones are right for
+    convolutional metrics and those without a network; attention (TOPIQ, MDIQA) has them under
+    `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)` alone and raises an error elsewhere.
+
+    Graphs: `torch.compile(fullgraph=True)` and `torch.export`; there a picture out of range is a RuntimeError of the
+    device. See the README's table for what exports with dynamic sizes.
+
+    The metric is put in eval mode and frozen (see `Frozen`): `train()`, `requires_grad_()`, `apply()`, `parameters()`,
+    `state_dict()` and DDP of any parent pass it by, while `.to()`, `deepcopy` and pickling take it along.
+
+    Example:
+        >>> loss = Loss(mdiqa_metric.create("ssim-rgb"), weight=0.5)
+        >>> loss(torch.full((1, 3, 32, 32), 0.5), torch.full((1, 3, 32, 32), 0.5))
+        tensor(0.)
 
     Raises:
         TypeError: `metric` is not a Metric.
-        ValueError: the metric has no honest gradient, or `weight` is not a finite number.
+        ValueError: the metric has no honest gradient, or `weight` is not a finite number from 0 up.
     """
-
-    metric: Metric
 
     def __init__(self, metric: Metric, weight: float = 1.0) -> None:
         super().__init__()
@@ -44,38 +62,42 @@ class Loss(nn.Module):
             )
         if not metric.differentiable:
             raise ValueError(f"{metric.name} has no honest gradient to train with: {metric.no_gradient}")
-        self.__dict__["metric"] = metric.eval().requires_grad_(False)
-        self.weight = _finite(weight, "Loss")
+        self.metric = metric.freeze()
+        self.weight = check_weight(weight, "Loss")
         self._calls = 0
 
     def forward(self, image: Tensor, reference: Tensor | Encoded | None = None) -> Tensor:
         """The loss, a scalar; see the class for what it takes."""
         metric = self.metric
         image, reference = metric.check(image, reference)
+        inside = False
         if self._checks_range(image):
-            metric.check_range(image, "image", IMAGE_MARGIN)
+            inside = metric.check_range(image, "image", IMAGE_MARGIN)
             if isinstance(reference, Tensor):
                 metric.check_range(reference, "reference", REFERENCE_MARGIN)
-        mean = metric.scored(image, reference).mean()
+        if isinstance(reference, Tensor):
+            reference = clamp_to_range(reference)
+        clamped = image if inside else clamp_to_range(image)
+        mean = metric(clamped, reference, _checked=True).mean()
         lowest, highest = metric.score_range
         if metric.lower_is_better:
-            return self.weight * (mean - lowest if math.isfinite(lowest) else mean)
-        return self.weight * (highest - mean if math.isfinite(highest) else -mean)
+            distance = mean - lowest if math.isfinite(lowest) else mean
+        else:
+            distance = highest - mean if math.isfinite(highest) else -mean
+        if not inside:
+            width = highest - lowest if math.isfinite(highest - lowest) else 1.0
+            distance = distance + width * (image - clamped).abs().mean(dtype=mean.dtype)
+        return self.weight * distance
 
     def _checks_range(self, image: Tensor) -> bool:
-        if torch.compiler.is_compiling() or image.device.type == "cpu":
+        if is_recording_graph() or image.device.type == "cpu":
             return True
         self._calls += 1
         return self._calls & (self._calls - 1) == 0
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Loss:
-        super()._apply(fn, recurse)
-        self.metric._apply(fn)
-        return self
-
     def extra_repr(self) -> str:
-        """The judge's name and the weight."""
-        return f"{self.metric.name}, weight={self.weight}"
+        """The weight."""
+        return f"weight={self.weight}"
 
 
 class WeightedLoss(nn.Module):
@@ -83,13 +105,13 @@ class WeightedLoss(nn.Module):
 
     A term is a `Loss` or any module called as `term(image, reference)` that returns a scalar; a `Loss` of a
     no-reference metric gets the image alone. An `Encoded` reference fits one metric only, so `reference` may also be a
-    dict that gives each term its own.
+    dict that gives each term its own. Weights are numbers from 0 up, kept in float32 whatever the module is moved to; a
+    term of weight 0 is still computed, so `last` tells its value.
 
     Raises:
-        TypeError, ValueError: no terms, a term that is no module, a weight that is no finite number, an unknown name.
+        TypeError, ValueError: no terms, a term that is no module, a weight that is no finite number from 0 up, an
+            unknown name, or a dict of references that lacks a term's.
     """
-
-    weights: Tensor
 
     def __init__(self, terms: Mapping[str, tuple[nn.Module, float]]) -> None:
         super().__init__()
@@ -98,38 +120,58 @@ class WeightedLoss(nn.Module):
         for name, pair in terms.items():
             if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], nn.Module)):
                 raise TypeError(f'WeightedLoss takes {{"name": (loss module, weight)}}, got {pair!r} for "{name}".')
-        self.terms = nn.ModuleDict({name: term for name, (term, _) in terms.items()})
-        values = [_finite(weight, f'The term "{name}"') for name, (_, weight) in terms.items()]
-        self.register_buffer("weights", torch.tensor(values), persistent=False)
+        self.names = [str(name) for name in terms]
+        self.terms = nn.ModuleList(term for term, _ in terms.values())  # a ModuleDict would refuse "lpips-v0.1"
+        # No buffer: `bfloat16()`, `to_empty()` and DDP are not to touch what the user has set.
+        self._weights = [_term_weight(name, weight) for name, (_, weight) in terms.items()]
+        self.weights = torch.tensor(self._weights, dtype=torch.float32, device="cpu")
         self._last: Tensor | None = None
 
     def forward(self, image: Tensor, reference: Any = None) -> Tensor:
         """The weighted sum, a scalar; `reference` is a tensor, None, or a dict from a term's name to what it takes."""
+        by_name = isinstance(reference, Mapping)
+        references = self._references(reference) if by_name else [reference] * len(self.names)
         values = torch.stack(
-            [
-                self._value(term, image, reference[name] if isinstance(reference, dict) else reference)
-                for name, term in self.terms.items()
-            ]
+            [self._value(term, image, each) for term, each in zip(self.terms, references, strict=True)]
         )
         self._last = values.detach()
-        return (values * self.weights).sum()
+        return (values * self.weights.to(values.device)).sum()
 
     def weigh(self, **weights: float) -> WeightedLoss:
-        """Sets the weights of the named terms from the next call on; the others stay. No compiled graph is remade."""
-        names = list(self.terms)
-        changed = self.weights.clone()  # a graph that is still to run backward holds the old tensor
+        """Sets the weights of the named terms from the next call on; the others stay. No compiled graph is remade.
+
+        A name that is no Python identifier goes in as `loss.weigh(**{"lpips-v0.1": 0.3})`.
+        """
+        changed = list(self._weights)
         for name, weight in weights.items():
-            if name not in names:
-                raise ValueError(f'There is no term "{name}": the terms are {", ".join(names)}.')
-            changed[names.index(name)] = _finite(weight, f'The term "{name}"')
-        self.weights = changed
+            if name not in self.names:
+                raise ValueError(f'There is no term "{name}": the terms are {", ".join(self.names)}.')
+            changed[self.names.index(name)] = _term_weight(name, weight)
+        self._weights = changed
+        with torch.inference_mode(False):  # a new tensor, for a graph that is still to run backward holds the old one
+            self.weights = torch.tensor(changed, dtype=torch.float32, device=self.weights.device)
         return self
 
     def last(self) -> dict[str, float]:
         """Each term's unweighted value at the last call; this reading, not the call, waits for the device."""
         if self._last is None:
             raise RuntimeError("WeightedLoss has no values yet: call it once before last().")
-        return dict(zip(self.terms, self._last.tolist(), strict=True))
+        return dict(zip(self.names, self._last.tolist(), strict=True))
+
+    def _references(self, given: Mapping[str, Any]) -> list[Any]:
+        """What each term compares with, out of a dict by name."""
+        if unknown := [str(name) for name in given if name not in self.names]:
+            raise ValueError(
+                f"References are given for {', '.join(unknown)}, and the terms are {', '.join(self.names)}: correct "
+                "the names."
+            )
+        compares = [not (isinstance(term, Loss) and not term.metric.full_reference) for term in self.terms]
+        if lacking := [name for name, needs in zip(self.names, compares, strict=True) if needs and name not in given]:
+            raise ValueError(
+                f"References are given for {', '.join(map(str, given)) or 'no term'}, and {', '.join(lacking)} has "
+                "none: give each term its own (None for one that takes the image alone), or one tensor for all."
+            )
+        return [given.get(name) for name in self.names]
 
     @staticmethod
     def _value(term: nn.Module, image: Tensor, reference: Any) -> Tensor:
@@ -137,12 +179,16 @@ class WeightedLoss(nn.Module):
             return cast(Tensor, term(image)).float()
         return cast(Tensor, term(image, reference)).float()
 
+    def _apply(self, fn: Move, recurse: bool = True) -> WeightedLoss:
+        super()._apply(fn, recurse)
+        with torch.inference_mode(False):
+            self.weights = torch.tensor(self._weights, dtype=torch.float32, device=fn(self.weights).device)
+        return self
+
     def extra_repr(self) -> str:
         """The terms' weights."""
-        return ", ".join(f"{name}={weight:g}" for name, weight in zip(self.terms, self.weights.tolist(), strict=True))
+        return ", ".join(f"{name}={weight:g}" for name, weight in zip(self.names, self._weights, strict=True))
 
 
-def _finite(weight: Any, owner: str) -> float:
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-        raise ValueError(f"{owner} takes a finite number as weight, got {weight!r}.")
-    return float(weight)
+def _term_weight(name: str, weight: Any) -> float:
+    return check_weight(weight, f'The term "{name}"')

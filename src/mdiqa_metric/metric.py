@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .checks import RANGE_TOLERANCE, check_pair, check_picture, check_range
+from .checks import RANGE_TOLERANCE, check_pair, check_picture, check_range, recordable
+from .frozen import Frozen, Move
+
+Self = TypeVar("Self", bound="Metric")
 
 
 class Encoded(NamedTuple):
     """A reference that a metric has already sent through its trunk: what `Metric.encode` returns.
 
-    It stands wherever that metric, or a `Loss` of it, takes a reference picture.
+    It stands wherever that metric, or a `Loss` of it, takes a reference picture. It is bound to the metric's class,
+    options and weights: whatever else is given it refuses.
     """
 
     features: tuple[Tensor, ...]
@@ -28,12 +32,17 @@ class Encoded(NamedTuple):
         return self._replace(features=tuple(feature.to(*args, **kwargs) for feature in self.features))
 
 
-class Metric(nn.Module, ABC):
+class Metric(Frozen, ABC):
     """An image-quality metric: pictures in, one score a picture out.
 
     `metric(image)` or, where `full_reference`, `metric(image, reference)`. Both are RGB floats (N, 3, H, W) in [0, 1]
     on the metric's device; the scores are (N,), at least float32. Gradients flow to whatever input asks for them.
     Subclasses are final: they state the facts below and write `score`.
+
+    A metric is in eval mode and frozen, and stays so in whatever module holds it (see `Frozen`): it can be an attribute
+    of a network or of a LightningModule that logs scores, and adds nothing to their `parameters()` and `state_dict()`.
+    One whose weights are to be trained is asked for by `unfreeze()`. A class called by itself makes an untrained
+    network, which scores only once it has weights; `create(name)` loads them.
 
     Attributes:
         full_reference: whether the metric compares with a reference.
@@ -42,6 +51,7 @@ class Metric(nn.Module, ABC):
         differentiable: whether autograd's gradient is the slope of the score. A subclass that loses it by an option
             (rounding) sets it to False on the instance and says why in `no_gradient`.
         min_size: the least height and width taken, in pixels.
+        border: pixels cut from each side before anything is scored; see `cut_border`.
         color, resize, crop: what happens to the picture before it is scored, in words, for `fingerprint`.
         name: the name given to `create`, or the class's.
     """
@@ -52,24 +62,31 @@ class Metric(nn.Module, ABC):
     differentiable: bool = True
     no_gradient: str = ""
     min_size: int = 1
+    border: int = 0
     color: str = "RGB"
     resize: str = "none"
     crop: str = "none"
+    # Whether weights were loaded; None while nobody has loaded any or asked to go without.
+    _trained: bool | None = None
+    # Versions of the weights, and the hash that was made of them.
+    _hashed: tuple[tuple[Any, ...], str] = ((), "")
 
     def __init__(self) -> None:
         super().__init__()
         self.name = type(self).__name__.lower()
 
-    def forward(self, image: Tensor, reference: Tensor | Encoded | None = None) -> Tensor:
+    def forward(self, image: Tensor, reference: Tensor | Encoded | None = None, *, _checked: bool = False) -> Tensor:
         """Scores (N,) of images (N, 3, H, W) in [0, 1], against references of the same shape where it has them.
 
         Raises:
             TypeError, ValueError: an input is not what the metric takes; the text says what came and the mend.
+            RuntimeError: nobody has loaded the metric's weights.
         """
-        image, reference = self.check(image, reference)
-        self.check_range(image, "image", RANGE_TOLERANCE)
-        if isinstance(reference, Tensor):
-            self.check_range(reference, "reference", RANGE_TOLERANCE)
+        if not _checked:  # a `Loss` checks itself, for it admits more
+            image, reference = self.check(image, reference)
+            self.check_range(image, "image", RANGE_TOLERANCE)
+            if isinstance(reference, Tensor):
+                self.check_range(reference, "reference", RANGE_TOLERANCE)
         return self.scored(image, reference)
 
     @abstractmethod
@@ -78,7 +95,8 @@ class Metric(nn.Module, ABC):
 
     def scored(self, image: Tensor, reference: Any) -> Tensor:
         """What `score` gives, at least float32 where the metric's own weights are in half precision."""
-        scores = self.score(image, reference)
+        reference = self._within_border(reference) if isinstance(reference, Tensor) else reference
+        scores = self.score(self._within_border(image), reference)
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
     def encode(self, reference: Tensor) -> Encoded:
@@ -87,10 +105,11 @@ class Metric(nn.Module, ABC):
         Raises:
             TypeError, ValueError: the metric does not take such a picture, or has no trunk whose pass could be saved.
         """
-        reference = self.check_picture(reference, "reference")
-        self.check_range(reference, "reference", RANGE_TOLERANCE)
-        with torch.no_grad():
-            return Encoded(tuple(self.features(reference)), tuple(reference.shape), self._encoder())
+        with torch.inference_mode(False), torch.no_grad():
+            reference = recordable(self.check_picture(reference, "reference"))
+            self.check_range(reference, "reference", RANGE_TOLERANCE)
+            features = tuple(self.features(self._within_border(reference)))
+            return Encoded(features, tuple(reference.shape), self._encoder())
 
     def features(self, picture: Tensor) -> Iterable[Tensor]:
         """The maps that a metric on a trunk compares, each computed when it is asked for; written by those alone."""
@@ -105,18 +124,53 @@ class Metric(nn.Module, ABC):
         """One line for a paper: name, options, hash of the weights, colour, resize, crop and version."""
         from mdiqa_metric import __version__
 
-        digest = hashlib.sha256()
-        state = self.state_dict()
-        for key in sorted(state):
-            digest.update(key.encode())
-            digest.update(state[key].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        weights = f"weights sha256:{digest.hexdigest()[:12]}" if state else "no weights"
+        state = self._whole_state()
+        untrained = "" if all(part._trained for part in self._metrics() if part._has_weights()) else "untrained "
+        weights = f"weights {untrained}sha256:{_digest(state)}" if state else "no weights"
         facts = (self.name, self.settings(), weights, self.color, f"resize {self.resize}", f"crop {self.crop}")
         return " | ".join([fact for fact in facts if fact] + [f"mdiqa_metric {__version__}"])
+
+    @classmethod
+    def facts(cls, **options: Any) -> dict[str, Any]:
+        """`min_size`, `score_range` and `differentiable` of a metric of these options, without building it."""
+        return {name: getattr(cls, name) for name in ("min_size", "score_range", "differentiable")}
+
+    def cut_border(self: Self, border: int) -> Self:
+        """Has both pictures of a full-reference metric cut by `border` pixels a side before they are compared.
+
+        As super-resolution papers do, by the scale factor; `create(name, border=4)` calls it.
+
+        Raises:
+            ValueError: `border` is not a whole number from 0 up.
+        """
+        if isinstance(border, bool) or not isinstance(border, int) or border < 0:
+            raise ValueError(f"{self.name} takes a border of 0 pixels or more, got {border!r}.")
+        self.min_size += 2 * (border - self.border)
+        self.border = border
+        self.crop = f"{border} px a side" if border else "none"
+        return self
 
     def settings(self) -> str:
         """The options that decide the score, for `fingerprint`."""
         return self.extra_repr()
+
+    def unfreeze(self: Self) -> Self:
+        """Lets it be trained, and score on the way; see `Frozen.unfreeze`."""
+        self._trained = True
+        return super().unfreeze()
+
+    def accept_untrained(self: Self) -> Self:
+        """Lets it score without loaded weights, as `create(name, weights=None)` asks; freezes and returns it."""
+        self._trained = False
+        return self.freeze()
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """As `nn.Module.load_state_dict`; from here on the metric scores, frozen unless it was unfrozen."""
+        found = super().load_state_dict(state_dict, strict, assign)
+        self._trained = True
+        if self._frozen:
+            self.freeze()
+        return found
 
     def check(self, image: Tensor, reference: Any) -> tuple[Tensor, Any]:
         """The inputs in the dtype that `score` computes in, or an error. It costs no device synchronisation."""
@@ -126,33 +180,98 @@ class Metric(nn.Module, ABC):
             raise ValueError(f"{self.name} needs no reference, got one: call it as metric(image).")
         image = self.check_picture(image, "image")
         if isinstance(reference, Encoded):
-            if reference.metric != self._encoder():
+            if reference.metric != (own := self._encoder()):
                 raise ValueError(
-                    f"{self.name} takes references that it encoded itself ({self._encoder()}), got one of "
-                    f"{reference.metric}: encode it with this metric."
+                    f"{self.name} takes references that it encoded itself ({own}), got one of {reference.metric}: "
+                    "encode it with this metric."
                 )
             check_pair(self.name, image, reference.shape, reference.features[0].device, "encoded reference")
+            reference = reference._replace(features=tuple(map(recordable, reference.features)))
         elif reference is not None:
             reference = self.check_picture(reference, "reference")
             check_pair(self.name, image, reference.shape, reference.device, "reference")
+            common = torch.promote_types(image.dtype, reference.dtype)
+            image, reference = image.to(common), reference.to(common)
         return image, reference
 
     def check_picture(self, picture: Any, role: str) -> Tensor:
         """One input in the dtype that `score` computes in, or an error; `role` names it there."""
-        weight = next(self.parameters(), None)
-        own = weight if weight is not None else next(self.buffers(), None)
-        return check_picture(
-            self.name,
-            picture,
-            role,
-            self.min_size,
-            None if own is None else own.device,
-            None if weight is None else weight.dtype,
-        )
+        weight = own = None
+        for part in self._metrics():
+            if weight is None:
+                weight = next(part.parameters(), None)
+                own = weight if weight is not None else next(part.buffers(), None)
+            if part._trained is None and part._has_weights():
+                raise RuntimeError(
+                    f"{part.name} has no trained weights, so its scores would mean nothing: load them with "
+                    "mdiqa_metric.create(name) or load_state_dict(), or ask for an untrained network with "
+                    "create(name, weights=None)."
+                )
+        device, dtype = None if own is None else own.device, None if weight is None else weight.dtype
+        return recordable(check_picture(self.name, picture, role, self.min_size, device, dtype))
 
-    def check_range(self, picture: Tensor, role: str, margin: float) -> None:
-        """ValueError unless every value lies within `margin` of [0, 1]. It stalls a GPU, but no compiled graph."""
-        check_range(self.name, picture.detach(), role, margin)
+    def check_range(self, picture: Tensor, role: str, margin: float) -> bool:
+        """ValueError unless every value lies within `margin` of [0, 1]. It stalls a GPU, but no compiled graph.
+
+        Returns whether all are known to lie in [0, 1].
+        """
+        return check_range(self.name, picture.detach(), role, margin)
+
+    def _within_border(self, picture: Tensor) -> Tensor:
+        rows, columns = (slice(self.border, size - self.border) for size in picture.shape[-2:])
+        return picture[..., rows, columns] if self.border else picture
+
+    def _metrics(self) -> Iterator[Metric]:
+        """This metric and those that it is made of, whose weights its own `parameters()` does not show."""
+        yield self
+        for part in self.children():
+            if isinstance(part, Metric):
+                yield from part._metrics()
+
+    def _has_weights(self) -> bool:
+        return next(self.parameters(), None) is not None
+
+    def _whole_state(self) -> dict[str, Tensor]:
+        """The state dict, with that of the metrics that this one is made of."""
+        state = dict(self.state_dict())
+        for name, part in self.named_children():
+            if isinstance(part, Metric):
+                state |= {f"{name}.{key}": value for key, value in part._whole_state().items()}
+        return state
 
     def _encoder(self) -> str:
-        return f"{type(self).__name__}({self.extra_repr()})"
+        """What made an encoded reference: class, options and weights."""
+        if not torch.compiler.is_compiling():  # a graph is made for the weights that were hashed last
+            versions = self._versions()
+            if self._hashed[0] != versions:
+                self._hashed = versions, _digest(self._whole_state())
+        return f"{type(self).__name__}({self.extra_repr()}, border={self.border}) {self._hashed[1]}"
+
+    def _versions(self) -> tuple[Any, ...]:
+        """What changes where a weight is written to or replaced."""
+        weights = [*self._whole_state().values()]
+        return tuple((weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights)
+
+    def __getstate__(self) -> dict[str, Any]:
+        known = self._hashed[0] == self._versions()
+        return self.__dict__ | {"_hashed": ((), self._hashed[1] if known else "")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self._hashed[1]:  # a copy has the weights of its original
+            self._hashed = self._versions(), self._hashed[1]
+
+    def _apply(self: Self, fn: Move, recurse: bool = True) -> Self:
+        known = bool(self._hashed[1]) and self._hashed[0] == self._versions()
+        super()._apply(fn, recurse)
+        if known:  # the same weights, elsewhere or with fewer digits
+            self._hashed = self._versions(), self._hashed[1]
+        return self
+
+
+def _digest(state: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        digest.update(key.encode())
+        digest.update(state[key].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:12]

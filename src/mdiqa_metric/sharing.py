@@ -16,7 +16,7 @@ from torch import Tensor
 from .download import first_line, reason
 from .files import WeightsError
 from .metric import Metric
-from .states import load, read_state
+from .states import building, load, read_state
 
 Self = TypeVar("Self", bound="Shared")
 
@@ -85,8 +85,7 @@ class Shared(Metric, PyTorchModelHubMixin):
                     f"{pretrained_model_name_or_path} has no {name}: give a folder or repository that "
                     f"{cls.__name__}.save_pretrained or push_to_hub has written."
                 )
-        # As in `create`: the caller's seed stays, and the weights can be trained.
-        with torch.inference_mode(False), torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        with building():
             try:
                 metric = cls(**json.loads((folder / CONFIG).read_text(encoding="utf-8")) | options)
             except (TypeError, ValueError) as error:
@@ -95,7 +94,7 @@ class Shared(Metric, PyTorchModelHubMixin):
                     f"{first_line(error)}."
                 ) from error
             load(metric, read_state(folder / WEIGHTS), ())
-        return metric.eval().requires_grad_(False)
+        return metric
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Saves the metric to a repository on the Hub, made where there is none; returns the commit's URL.
@@ -175,12 +174,12 @@ class Shared(Metric, PyTorchModelHubMixin):
 
     def _own_fingerprint(self) -> str:
         """The fingerprint that the metric has once it is loaded, when its dimension weights are all 1."""
-        weights = self.dimension_weights
+        before = self.dimension_weights, self._trained
         try:
-            self.dimension_weights = torch.ones(len(self.dimension_names))
+            self.dimension_weights, self._trained = torch.ones(len(self.dimension_names)), True
             return self.fingerprint()
         finally:
-            self.dimension_weights = weights
+            self.dimension_weights, self._trained = before
 
 
 def _fetched(repo: str, **options: Any) -> Path:

@@ -6,7 +6,8 @@ import importlib
 import os
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,21 @@ def read_state(path: str | os.PathLike[str], allow: Iterable[str] = ()) -> Any:
         # What torch adds to this error is advice to unpickle it all the same.
         reason = "" if isinstance(error, pickle.UnpicklingError) else f": {first_line(error)}"
         raise WeightsError(f"{path} is no readable {path.suffix or 'weight'} file{reason}.") from error
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """Networks made inside are on the CPU, in float32 and fit for training, whatever this process is set to.
+
+    The default dtype and the seed are afterwards what they were before.
+    """
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.inference_mode(False), torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 def load(metric: Metric, state: Mapping[str, Any], parts: Iterable[str]) -> None:

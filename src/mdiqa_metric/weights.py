@@ -8,17 +8,18 @@ import importlib
 import inspect
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-import torch
+from types import UnionType
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from . import files
 from .files import WeightsError as WeightsError
 from .metric import Metric
-from .states import load
+from .states import building, load
 from .states import read_state as read_state
 
 if sys.version_info >= (3, 11):
@@ -31,37 +32,111 @@ Source = Mapping[str, Any] | str | os.PathLike[str]
 _log = logging.getLogger("mdiqa_metric")
 
 
+class Spec(NamedTuple):
+    """A metric by `NAME`, `NAME:OPTION=VALUE,OPTION=VALUE`, `NAME=WEIGHTS` or `NAME:OPTION=VALUE,weights=WEIGHTS`.
+
+    Attributes:
+        name: the manifest's own.
+        options: for the metric's class, parsed to what it takes.
+        weights: a file or folder, or None where none is named.
+    """
+
+    name: str
+    options: dict[str, Any]
+    weights: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> Spec:
+        """The spec that a text stands for.
+
+        Raises:
+            ValueError: an unknown name, or an option that is no pair or not of its type.
+            TypeError: an option that the metric does not take.
+        """
+        name, separator, rest = text, "", ""
+        if found := re.search("[:=]", text) if isinstance(text, str) else None:
+            name, separator, rest = text[: found.start()], found[0], text[found.end() :]
+        name = canonical(name)
+        if separator == "=":
+            return cls(name, {}, _given(name, rest))
+        options, weights = {}, None
+        while rest:
+            option, equals, value = rest.partition("=")
+            if not equals or not option:
+                raise ValueError(f"{name} takes options as {name}:OPTION=VALUE,OPTION=VALUE, got {text!r}.")
+            if option == "weights":  # a path may hold a comma, so it comes last
+                weights, rest = _given(name, value), ""
+            else:
+                options[option], _, rest = value.partition(",")
+        row = manifest()["metrics"][name]
+        kind = metric_class(row["class"])
+        _check_options(name, kind, row.get("options", {}), options)
+        types = {"border": int} | get_type_hints(kind.__init__)
+        return cls(name, {key: _parsed(name, key, value, types.get(key)) for key, value in options.items()}, weights)
+
+    def __str__(self) -> str:
+        options = [f"{key}={value}" for key, value in self.options.items()]
+        if self.weights is None:
+            return self.name + (f":{','.join(options)}" if options else "")
+        return (
+            f"{self.name}:{','.join([*options, f'weights={self.weights}'])}"
+            if options
+            else f"{self.name}={self.weights}"
+        )
+
+
 def create(name: str, *, weights: Source | None = "pretrained", **options: Any) -> Metric:
-    """The metric of that name, loaded, in eval mode and frozen.
+    """The metric of that name, loaded, in eval mode and frozen, on the CPU in float32.
 
     Args:
-        name: one of `list_metrics()`, or an alias of it ("ssim").
+        name: one of `list_metrics()`, or an alias of it ("ssim"); options and weights may follow, as on the command
+            line: "psnr-y-studio:border=4", "mdiqa=FOLDER" (see `Spec`).
         weights: "pretrained" takes the files that the manifest names, fetching what is not embedded or cached;
             a state dict or a file (.safetensors, .pth, .npz, .mat), in our key layout or the published one, stands for
             all of them; a dict of those by part (`{"trunk": ..., "heads": ...}`) for the parts it names, the rest being
-            pretrained. Floats of another width are converted. None builds the untrained architecture and touches
-            neither disk nor network.
-        options: what the class takes beyond the manifest's own, as `create("psnr-y-studio", border=4)`.
+            pretrained; a folder is one that `save_pretrained` wrote, or holds the authors' files. Floats of another
+            width are converted. None builds the untrained architecture and touches neither disk nor network.
+        options: what the class takes beyond the manifest's own, as `create("psnr-y-studio", border=4)`; a `border` is
+            taken by every metric with a reference.
+
+    Example:
+        >>> create("psnr-y-studio:border=4").crop
+        '4 px a side'
 
     Raises:
         ValueError: unknown name (the nearest are listed), weights for a metric that has none, or an unknown part.
-        TypeError: an option that the class does not take or the name has already set.
+        TypeError: an option that the class does not take or the name has already set, or that is given twice.
         WeightsError: a file is missing, unreachable, damaged, or not of this metric.
     """
-    name = canonical(name)
+    spec = Spec.parse(name)
+    if twice := spec.options.keys() & options.keys():
+        raise TypeError(f"{name} sets {', '.join(sorted(twice))}, which is given once more: leave one out.")
+    if spec.weights is not None:
+        if not _is_pretrained(weights):
+            raise TypeError(f"{name} names weights, and others are given too: leave one out.")
+        weights = spec.weights
+    name, options = spec.name, spec.options | options
     row = manifest()["metrics"][name]
     kind = metric_class(row["class"])
     fixed, parts = row.get("options", {}), row.get("weights", {})
     _check_options(name, kind, fixed, options)
     if not parts and not (weights is None or _is_pretrained(weights)):
         raise ValueError(f"{name} has no weights, got some: leave `weights` out.")
-    # An untrained network draws its values without moving the caller's seed, and can be trained with afterwards.
-    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-        metric = kind(**fixed, **options)
+    border = None if "border" in inspect.signature(kind).parameters else options.pop("border", None)
+    with building():
+        if isinstance(weights, str | os.PathLike) and not _is_pretrained(weights) and Path(weights).is_dir():
+            metric = _from_folder(name, kind, Path(weights), fixed | options)
+        else:
+            metric = kind(**fixed, **options)
+            metric.name = name
+            if parts and weights is not None:
+                load(metric, _collect(metric, parts, weights), parts)
+            else:
+                metric.accept_untrained()
         metric.name = name
-        if parts and weights is not None:
-            load(metric, _collect(metric, parts, weights), parts)
-    return metric.eval().requires_grad_(False)
+    if border is not None:
+        metric.cut_border(border)
+    return metric
 
 
 def list_metrics(full_reference: bool | None = None) -> list[str]:
@@ -85,7 +160,7 @@ def canonical(name: str) -> str:
     tables = manifest()
     name = tables["aliases"].get(name, name)
     if name not in tables["metrics"]:
-        near = difflib.get_close_matches(str(name), [*tables["metrics"], *tables["aliases"]], n=3)
+        near = difflib.get_close_matches(str(name).lower(), [*tables["metrics"], *tables["aliases"]], n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"the names are {', '.join(list_metrics())}."
         raise ValueError(f"There is no metric {name!r}: {hint}")
     return name
@@ -108,12 +183,47 @@ def locate(key: str, *, fetch: bool = True) -> Path | None:
     return files.locate(key, manifest()["files"][key], fetch=fetch)
 
 
+def _from_folder(name: str, kind: Any, folder: Path, options: dict[str, Any]) -> Metric:
+    """The metric of a folder that `save_pretrained` wrote, or that holds the authors' files as they are."""
+    if (folder / "config.json").is_file() and hasattr(kind, "from_pretrained"):
+        return kind.from_pretrained(folder, **options)
+    if not hasattr(kind, "from_official"):
+        holds = "a folder that save_pretrained wrote, with config.json and model.safetensors"
+        takes = f"a file, or {holds}" if hasattr(kind, "from_pretrained") else "a file"
+        raise WeightsError(f"There is no weight file {folder}, which is a folder: {name} takes {takes}.")
+    return kind.from_official(folder, **options)
+
+
+def _given(name: str, path: str) -> str:
+    if not path:
+        raise ValueError(f"{name} takes a file or folder of weights as {name}=PATH, got none behind the sign.")
+    return path
+
+
+def _parsed(name: str, option: str, text: str, kind: Any) -> Any:
+    """An option's value out of its text: of one of the types that the class states."""
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    words: dict[str, Any] = {"true": True, "false": False} if bool in kinds else {}
+    words |= {"none": None} if type(None) in kinds else {}
+    if text.lower() in words:
+        return words[text.lower()]
+    for number in (int, float):
+        if number in kinds:
+            with suppress(ValueError):
+                return number(text)
+    if not {bool, int, float} & {*kinds}:
+        return text
+    expected = [*words] + [f"a{'n' * (kind is int)} {kind.__name__}" for kind in kinds if kind in (int, float)]
+    raise ValueError(f"{name} takes {option} as {' or '.join(expected)}, got {text!r}.")
+
+
 def _is_pretrained(weights: Any) -> bool:
     return isinstance(weights, str) and weights == "pretrained"
 
 
 def _check_options(name: str, kind: type[Metric], fixed: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     takes = [option for option in inspect.signature(kind).parameters if option not in fixed]
+    takes += ["border"] if kind.full_reference and "border" not in takes else []
     if unknown := ", ".join(option for option in options if option not in takes):
         listed = f"it takes {', '.join(takes)}" if takes else "it takes none"
         own = f" and sets {', '.join(f'{key}={value!r}' for key, value in fixed.items())} itself" if fixed else ""

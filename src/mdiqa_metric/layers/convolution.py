@@ -8,13 +8,28 @@ from ..ops.convolution import conv
 
 
 class Conv(nn.Conv2d):
-    """A convolution that keeps nothing for backward while it is frozen."""
+    """A convolution that keeps nothing for backward while it is frozen.
+
+    It takes what `nn.Conv2d` takes. What is not one stride and one padding by zeros for both sides, without dilation
+    and groups, autograd differentiates, and keeps the input for it.
+    """
 
     relu = False
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, D, H', W')."""
-        return conv(x, self.weight, self.bias, self.stride[0], int(self.padding[0]), self.relu)
+        (stride, other), padding = self.stride, self.padding
+        if (
+            stride == other
+            and not isinstance(padding, str)
+            and padding[0] == padding[1]
+            and self.padding_mode == "zeros"
+            and self.dilation == (1, 1)
+            and self.groups == 1
+        ):
+            return conv(x, self.weight, self.bias, stride, padding[0], self.relu)
+        x = super().forward(x)
+        return x.relu_() if self.relu else x
 
 
 class ConvReLU(Conv):

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones import BINOMIAL, CHANNELS, IMAGENET_MEAN, IMAGENET_STD, L2Pool, published, torchvision_trunk
 from ..metric import Encoded, Metric
 from ..ops.compare import moments
+from ..ops.resize import resized
 
 # Channels of the maps; the picture itself is the first.
 WIDTHS = (3, *CHANNELS["vgg16"])
@@ -58,7 +58,7 @@ class DISTS(Metric):
         shorter = min(picture.shape[-2:])
         if self.resizes and shorter > SIDE:
             size = [SIDE * side // shorter for side in picture.shape[-2:]]
-            picture = F.interpolate(picture, size, mode="bilinear", antialias=True)
+            picture = resized(picture, size, "bilinear")
         yield picture
         yield from self.trunk.walk(picture)
 

@@ -42,10 +42,16 @@ class LPIPS(Metric):
         if version not in ("0.1", "0.0"):
             raise ValueError(f'LPIPS takes version "0.1" or "0.0", got {version!r}.')
         self.net, self.version = net, version
-        name, self.min_size = NETS[net]
+        name = NETS[net][0]
+        self.min_size = self.facts(net=net)["min_size"]
         shift, scale = (LPIPS_SHIFT, LPIPS_SCALE) if version == "0.1" else ((0.0,) * 3, (1.0,) * 3)
         self.trunk = torchvision_trunk(name, shift, scale)
         self.heads = nn.ParameterList(torch.full((1, width, 1, 1), 1 / width) for width in CHANNELS[name])
+
+    @classmethod
+    def facts(cls, **options: Any) -> dict[str, Any]:
+        """See `Metric.facts`."""
+        return super().facts() | {"min_size": NETS[options.get("net", "alex")][1]}
 
     def score(self, image: Tensor, reference: Tensor | Encoded) -> Tensor:
         """Scores (N,)."""

@@ -23,7 +23,7 @@ from ..layers.cross_scale import CrossScale
 from ..layers.gated_pooling import GatedPyramid, ReducedPooling
 from ..layers.published import Published
 from ..sharing import Shared
-from ..states import load
+from ..states import building, load
 
 TECHNICAL = ("brightness", "colorfulness", "contrast", "noisiness", "sharpness")
 AESTHETIC = ("color", "composition", "content", "light")
@@ -179,7 +179,7 @@ class MDIQA(MultiDimensional, Shared):
             WeightsError: a file is missing, foreign, unreadable or not in the authors' layout; the text names it.
         """
         parts = official.read_folder(Path(folder), len(TECHNICAL))
-        with torch.random.fork_rng(devices=[]):
+        with building():
             metric = cls("resnet50" if official.has_residual_branch(parts["fusion"]) else "mobilenetv3", checkpointing)
         state: dict[str, Tensor] = {}
         for part, content in parts.items():
@@ -188,7 +188,7 @@ class MDIQA(MultiDimensional, Shared):
             except KeyError as error:
                 raise WeightsError(f"{part}, read from {folder}, lacks {error}: fetch its files again.") from error
         load(metric, state, parts)
-        return metric.eval().requires_grad_(False)
+        return metric
 
     @classmethod
     def from_published(cls, part: str, state: Any) -> dict[str, Tensor]:
@@ -252,8 +252,13 @@ class Fusion(nn.Module):
     def overall(self, weighed: Tensor) -> Tensor:
         """One score of nine weighed ones: (..., 9) -> (...)."""
         with torch.autocast(weighed.device.type, enabled=False):
-            weight = self.net.get_parameter("0.weight")
-            return self.net(weighed.to(weight.dtype)).squeeze(-1)
+            x = weighed.to(torch.promote_types(weighed.dtype, torch.float32))  # users' weights may be beyond float16's
+            for layer in self.net:
+                if isinstance(layer, nn.Linear):
+                    x = F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
+                else:
+                    x = layer(x)
+            return x.squeeze(-1)
 
 
 class MobileBranch(nn.Module):
@@ -306,7 +311,8 @@ def shapley_values(function: Any, values: Tensor) -> Tensor:
     count = values.shape[1]
     chosen = torch.tensor(list(itertools.product((False, True), repeat=count)), device=values.device)  # (2^D, D)
     scores = function(values * chosen[:, None])  # (2^D, N)
-    orders = torch.tensor([1 / (count * math.comb(count - 1, size)) for size in range(count)], device=values.device)
+    shares = [1 / (count * math.comb(count - 1, size)) for size in range(count)]
+    orders = torch.tensor(shares, dtype=values.dtype, device=values.device)
     size = chosen.sum(1, keepdim=True)
     share = torch.where(chosen, orders[(size - 1).clamp(min=0)], -orders[size.clamp(max=count - 1)])
     return (share.to(values.dtype).T @ scores.to(values.dtype)).T

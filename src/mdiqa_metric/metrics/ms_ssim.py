@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,11 @@ from ..ops.structure import WINDOW_SIZE, structure
 
 # Exponents of the five scales, finest first; they sum to 1.0001 in the paper.
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-# A mean contrast-structure below this is rounding noise, and the slope of its fractional power would only be large.
+# A mean contrast-structure below this is rounding noise: the score is 0.
 SMALLEST = 1e-8
+# Below this the slope of a fractional power grows without use, and at 0 there is none: the gradient is that of a
+# continuation, which leads out.
+KNEE = 0.01
 
 
 class MSSSIM(Metric):
@@ -24,7 +27,8 @@ class MSSSIM(Metric):
 
     Mean contrast-structure of five scales, halved each time, and mean SSIM of the coarsest, each to the power of its
     weight, multiplied; a scale whose mean is not positive makes the score 0. Three channels are scored apart, then
-    averaged.
+    averaged. Where a mean is below 0.01 the gradient is that of a continuation of its power that goes on falling: no
+    scale is without a slope, and none takes the others' away.
 
     Args:
         channel: "y-full", BT.601 luma in [0, 1]; "rgb"; "y-studio", MATLAB's rgb2ycbcr luma in 16..235; or "gray",
@@ -44,6 +48,8 @@ class MSSSIM(Metric):
     full_reference = True
     lower_is_better = False
     score_range = (-1.0, 1.0)  # below 0 only as a weighted sum
+    min_size = (WINDOW_SIZE - 1) * 2 ** (len(WEIGHTS) - 1) + 1
+    no_gradient = "it rounds to 8 bits; use ms-ssim-y-full or ms-ssim-rgb."
 
     def __init__(
         self,
@@ -57,10 +63,13 @@ class MSSSIM(Metric):
             raise ValueError(f"MSSSIM takes convention 'paper', 'weighted-sum' or 'pyiqa', got {convention!r}.")
         self.channel, self.convention = channel, convention
         self.color = CHANNELS[channel].words + (", rounded to 8 bits" if convention == "pyiqa" else "")
-        self.min_size = (WINDOW_SIZE - 1) * 2 ** (len(WEIGHTS) - 1) + 1
-        if channel == "gray" or convention == "pyiqa":
-            self.differentiable = False
-            self.no_gradient = "it rounds to 8 bits; use ms-ssim-y-full or ms-ssim-rgb."
+        self.differentiable = self.facts(channel=channel, convention=convention)["differentiable"]
+
+    @classmethod
+    def facts(cls, **options: Any) -> dict[str, Any]:
+        """See `Metric.facts`."""
+        rounds = options.get("channel") == "gray" or options.get("convention") == "pyiqa"
+        return super().facts() | {"differentiable": not rounds}
 
     def score(self, image: Tensor, reference: Tensor) -> Tensor:
         """Scores (N,), at most 1."""
@@ -79,7 +88,13 @@ class MSSSIM(Metric):
             weighted = [weight * mean / sum(WEIGHTS) for weight, mean in zip(WEIGHTS, means, strict=True)]
             return functools.reduce(torch.add, weighted).mean(1)
         powers = [_power(mean, weight) for weight, mean in zip(WEIGHTS, means, strict=True)]
-        return functools.reduce(torch.mul, powers).mean(1)
+        continued = functools.reduce(torch.mul, powers)
+        with torch.no_grad():  # the score itself knows no continuation
+            exact = [
+                mean.clamp(min=0) ** weight * (mean > SMALLEST) for weight, mean in zip(WEIGHTS, means, strict=True)
+            ]
+            beyond = functools.reduce(torch.mul, exact) - continued
+        return (continued + beyond).mean(1)
 
     def _prepare(self, picture: Tensor) -> Tensor:
         picture = CHANNELS[self.channel].convert(picture)
@@ -96,6 +111,11 @@ class MSSSIM(Metric):
 
 
 def _power(mean: Tensor, weight: float) -> Tensor:
-    """`mean ** weight`, 0 with a slope of 0 where the mean is not positive."""
-    positive = mean > SMALLEST
-    return torch.where(positive, torch.where(positive, mean, 1.0).pow(weight), 0.0)
+    """`mean ** weight` above `KNEE`, and a continuation below it that goes on falling.
+
+    The latter is `KNEE ** weight / (1 + weight * (KNEE - mean) / KNEE)`, of the same value and slope at `KNEE`, and
+    above 0, so that in the product of several no factor takes the others' gradient away.
+    """
+    above = mean > KNEE
+    continued = KNEE**weight / (1 + weight * (KNEE - torch.where(above, KNEE, mean)) / KNEE)
+    return torch.where(above, torch.where(above, mean, 1.0).pow(weight), continued)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..metric import Metric
-from ..ops.color import CHANNELS, round_8bit
+from ..ops.color import CHANNELS, GRAY_AS_IS, convert, round_8bit
 from ..ops.filters import downsample_mean
 from ..ops.structure import WINDOW_SIZE, structure
 
@@ -24,6 +24,8 @@ class SSIM(Metric):
             super-resolution papers score; or "gray", MATLAB's rgb2gray rounded to 8 bits, which gives the digits that
             the authors' program prints on TID2013, where unrounded luma is off by up to 1.3e-3.
         border: pixels cut from each side first, in super-resolution papers the scale factor.
+        gray_as_is: whether a pair of grey pictures is compared by its one channel as it is, as the scripts behind those
+            papers do with a file of one channel, and not by its studio-range luma.
         downsample: whether the picture is first averaged down by max(1, round(min(H, W) / 256)), as the authors advise
             and their ssim.m does: mirrored at the borders, halves rounded up.
         convention: "paper", the formula as published; or "pyiqa", for numbers to set beside that library's: it rounds
@@ -39,6 +41,8 @@ class SSIM(Metric):
     full_reference = True
     lower_is_better = False
     score_range = (-1.0, 1.0)
+    min_size = WINDOW_SIZE
+    no_gradient = "it rounds to 8 bits; use ssim-y-full or ssim-rgb."
 
     def __init__(
         self,
@@ -46,34 +50,35 @@ class SSIM(Metric):
         border: int = 0,
         downsample: bool = False,
         convention: Literal["paper", "pyiqa"] = "paper",
+        gray_as_is: bool = False,
     ) -> None:
         super().__init__()
         if channel not in CHANNELS:
             raise ValueError(f"SSIM takes channel {', '.join(map(repr, CHANNELS))}, got {channel!r}.")
         if convention not in ("paper", "pyiqa"):
             raise ValueError(f"SSIM takes convention 'paper' or 'pyiqa', got {convention!r}.")
-        if border < 0:
-            raise ValueError(f"SSIM takes a border of 0 pixels or more, got {border}.")
-        self.channel, self.border, self.downsample, self.convention = channel, border, downsample, convention
+        self.channel, self.downsample, self.convention, self.gray_as_is = channel, downsample, convention, gray_as_is
         self.color = CHANNELS[channel].words + (", rounded to 8 bits" if convention == "pyiqa" else "")
+        self.color += GRAY_AS_IS if gray_as_is else ""
         self.resize = "mean, by round(short side / 256)" if downsample else "none"
-        self.crop = f"{border} px a side" if border else "none"
-        self.min_size = 2 * border + WINDOW_SIZE
-        if channel == "gray" or convention == "pyiqa":
-            self.differentiable = False
-            self.no_gradient = "it rounds to 8 bits; use ssim-y-full or ssim-rgb."
+        self.differentiable = self.facts(channel=channel, convention=convention)["differentiable"]
+        self.cut_border(border)
+
+    @classmethod
+    def facts(cls, **options: Any) -> dict[str, Any]:
+        """See `Metric.facts`."""
+        rounds = options.get("channel") == "gray" or options.get("convention") == "pyiqa"
+        return super().facts() | {"differentiable": not rounds}
 
     def score(self, image: Tensor, reference: Tensor) -> Tensor:
         """Scores (N,) in [-1, 1]."""
-        luminance, contrast_structure = structure(self._prepare(image), self._prepare(reference))
+        pair = convert(image, reference, self.channel, self.gray_as_is)
+        luminance, contrast_structure = structure(*map(self._prepare, pair))
         if self.convention == "pyiqa":
             contrast_structure = contrast_structure.relu()
         return (luminance * contrast_structure).mean((1, 2, 3))
 
     def _prepare(self, picture: Tensor) -> Tensor:
-        if self.border:
-            picture = picture[..., self.border : -self.border, self.border : -self.border]
-        picture = CHANNELS[self.channel].convert(picture)
         if self.convention == "pyiqa":
             picture = round_8bit(picture)
         short = min(picture.shape[-2:])
@@ -85,6 +90,5 @@ class SSIM(Metric):
 
     def extra_repr(self) -> str:
         """The options, for `repr` and `fingerprint`."""
-        return (
-            f"channel={self.channel}, border={self.border}, downsample={self.downsample}, convention={self.convention}"
-        )
+        options = f"channel={self.channel}, border={self.border}, downsample={self.downsample}"
+        return f"{options}, convention={self.convention}" + (", gray_as_is=True" if self.gray_as_is else "")

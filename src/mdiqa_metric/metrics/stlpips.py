@@ -50,9 +50,17 @@ class STLPIPS(Metric):
         if net not in ("alex", "vgg"):
             raise ValueError(f'ST-LPIPS takes net "alex" or "vgg", got {net!r}.')
         self.net = net
-        self.trunk, self.min_size = (_alex(), 21) if net == "alex" else (_vgg(), 18)  # smaller, the last map is empty
+        self.trunk = _alex() if net == "alex" else _vgg()
+        self.min_size = self.facts(net=net)["min_size"]
         widths = CHANNELS["alexnet" if net == "alex" else "vgg16"]
         self.heads = nn.ParameterList(torch.full((1, width, 1, 1), 1 / width) for width in widths)
+
+    @classmethod
+    def facts(cls, **options: Any) -> dict[str, Any]:
+        """See `Metric.facts`."""
+        return super().facts() | {
+            "min_size": 18 if options.get("net") == "vgg" else 21
+        }  # smaller, the last map is empty
 
     def score(self, image: Tensor, reference: Tensor | Encoded) -> Tensor:
         """Scores (N,)."""

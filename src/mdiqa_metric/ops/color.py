@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 # ITU-R BT.601 luma of R, G, B, to three decimals as the standard writes it.
@@ -33,6 +34,11 @@ def gray_matlab(image: Tensor) -> Tensor:
     return round_8bit(RGB2GRAY[0] * red + RGB2GRAY[1] * green + RGB2GRAY[2] * blue)
 
 
+def clamp_to_range(image: Tensor) -> Tensor:
+    """The image brought to [0, 1]. Black and white keep their gradient, which `torch.clamp` takes from them."""
+    return torch.where((image < 0) | (image > 1), image.detach().clamp(0, 1), image)
+
+
 def round_8bit(image: Tensor) -> Tensor:
     """The image rounded to whole steps of 1/255; its gradient passes as if nothing were rounded (straight through)."""
     return image + ((image.detach() * 255).round() / 255 - image.detach())
@@ -51,3 +57,24 @@ CHANNELS = {
     "y-studio": Channel("Y BT.601 studio range (MATLAB)", luma_studio),
     "gray": Channel("MATLAB rgb2gray, 8 bits", gray_matlab),
 }
+
+# What `gray_as_is` adds to those words.
+GRAY_AS_IS = ", a grey pair by its one channel as it is"
+
+
+def convert(image: Tensor, reference: Tensor, channel: str, gray_as_is: bool = False) -> tuple[Tensor, Tensor]:
+    """A pair of RGB (N, 3, H, W) in [0, 1] as a metric of that channel looks at it: one of `CHANNELS`.
+
+    Where `gray_as_is`, a pair whose pictures both have three equal channels stays as it is, one channel of it.
+    """
+    converted = CHANNELS[channel].convert(image), CHANNELS[channel].convert(reference)
+    if not gray_as_is:
+        return converted
+    gray = _is_gray(image) & _is_gray(reference)
+    pair = zip((image, reference), converted, strict=True)
+    first, second = (torch.where(gray, plain[:, : y.shape[1]], y) for plain, y in pair)
+    return first, second
+
+
+def _is_gray(image: Tensor) -> Tensor:
+    return (image == image[:, :1]).all(dim=1, keepdim=True).all(dim=2, keepdim=True).all(dim=3, keepdim=True)

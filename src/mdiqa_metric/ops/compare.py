@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .autograd import is_recorded, is_recording_graph, takes_function
+
 # Values of one block: a megabyte of float32.
 BLOCK = 1 << 18
 # Added to a feature vector's norm; it is the authors' own, and some ST-LPIPS vectors are short enough to feel a larger.
@@ -23,9 +25,12 @@ def unit_distance(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
 
     Maps x and y (N, C, H, W) and a weight a channel (C,) -> (N,).
     """
-    if weight.requires_grad or torch.compiler.is_compiling():
-        return _unit_distance(_rows(x), _rows(y), weight).mean(1)
-    return _UnitDistance.apply(_rows(x), _rows(y), weight)
+    x, y = _rows(x), _rows(y)
+    if takes_function(x, y) and not weight.requires_grad:
+        return _UnitDistance.apply(x, y, weight)
+    if is_recorded(x, y, weight) or is_recording_graph():
+        return _unit_distance(x, y, weight).mean(1)
+    return _mean_unit_distance(x, y, weight)
 
 
 def moments(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -33,9 +38,12 @@ def moments(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
     Maps x and y (N, C, H, W) -> four (N, C). Equal maps have exactly no difference.
     """
-    if torch.compiler.is_compiling():
-        return _moments(_rows(x), _rows(y))
-    return _Moments.apply(_rows(x), _rows(y))
+    x, y = _rows(x), _rows(y)
+    if takes_function(x, y):
+        return _Moments.apply(x, y)
+    if is_recorded(x, y) or is_recording_graph():
+        return _moments(x, y)
+    return _block_moments(x, y)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -65,7 +73,7 @@ def _inverse_norm(x: Tensor) -> Tensor:
 
 
 def _unit_difference(x: Tensor, y: Tensor, inverse: Tensor) -> Tensor:
-    return (x * inverse).sub_(y * _inverse_norm(y))  # no fused addcmul: equal vectors are to differ by nothing
+    return x * inverse - y * _inverse_norm(y)  # no fused addcmul: equal vectors are to differ by nothing
 
 
 def _unit_distance(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
@@ -101,13 +109,31 @@ def _fill(function: Callable[..., Tensor], x: Tensor, y: Tensor, *samples: Tenso
     return filled
 
 
+def _mean_unit_distance(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """`_unit_distance` averaged over the rows, block by block."""
+    total = x.new_zeros(x.shape[0], dtype=torch.promote_types(x.dtype, torch.float32))
+    for block in _blocks(x):
+        total[block[0]] += _unit_distance(x[block], y[block], weight).sum(1)
+    return total / x.shape[1]
+
+
+def _block_moments(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`_moments`, block by block."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    mean_x, mean_y = x.mean(1, dtype=dtype), y.mean(1, dtype=dtype)
+    both, difference = torch.zeros_like(mean_x), torch.zeros_like(mean_x)
+    for block in _blocks(x):
+        samples = block[0]
+        a, b = x[block] - mean_x[samples, None], y[block] - mean_y[samples, None]
+        difference[samples] += (a - b).square_().sum(1)
+        both[samples] += a.square_().add_(b.square_()).sum(1)
+    return mean_x, mean_y, both / x.shape[1], difference / x.shape[1]
+
+
 class _UnitDistance(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-        total = x.new_zeros(x.shape[0], dtype=torch.promote_types(x.dtype, torch.float32))
-        for block in _blocks(x):
-            total[block[0]] += _unit_distance(x[block], y[block], weight).sum(1)
-        return total / x.shape[1]
+        return _mean_unit_distance(x, y, weight)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -128,15 +154,7 @@ class _UnitDistance(torch.autograd.Function):
 class _Moments(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        mean_x, mean_y = x.mean(1, dtype=dtype), y.mean(1, dtype=dtype)
-        both, difference = torch.zeros_like(mean_x), torch.zeros_like(mean_x)
-        for block in _blocks(x):
-            samples = block[0]
-            a, b = x[block] - mean_x[samples, None], y[block] - mean_y[samples, None]
-            difference[samples] += (a - b).square_().sum(1)
-            both[samples] += a.square_().add_(b.square_()).sum(1)
-        return mean_x, mean_y, both / x.shape[1], difference / x.shape[1]
+        return _block_moments(x, y)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .autograd import is_recorded, takes_function
+
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -17,19 +19,23 @@ def conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: i
     While the weights are frozen, backward keeps one byte an output with ReLU and nothing without, where autograd alone
     keeps the input.
     """
-    if torch.is_grad_enabled() and x.requires_grad and not weight.requires_grad and not torch.compiler.is_compiling():
+    if takes_function(x) and not weight.requires_grad:
         return _FrozenConv.apply(x, weight, bias, stride, padding, relu)
+    return _forward(x, weight, bias, stride, padding, relu)
+
+
+def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, relu: bool) -> Tensor:
     x = F.conv2d(x, weight, bias, stride, padding)
     return x.relu_() if relu else x
 
 
 def add_relu(x: Tensor, y: Tensor) -> Tensor:
     """`relu(x + y)`, whose backward keeps one byte an output; x is written over where no gradient is asked for."""
-    if not torch.is_grad_enabled() and x.shape == y.shape:
+    if takes_function(x, y):
+        return _AddReLU.apply(x, y)
+    if not torch.is_grad_enabled() and not is_recorded(x, y) and x.shape == y.shape:
         return x.add_(y).relu_()
-    if not (x.requires_grad or y.requires_grad) or torch.compiler.is_compiling():
-        return (x + y).relu()
-    return _AddReLU.apply(x, y)
+    return (x + y).relu()
 
 
 class _FrozenConv(torch.autograd.Function):

@@ -9,13 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .autograd import takes_function
+
 # Under L2 pooling's root; it is the authors' own.
 EPSILON = 1e-12
 
 
 def max_pool(x: Tensor, size: int, stride: int, ceil_mode: bool = False) -> Tensor:
     """`max_pool2d` of (N, C, H, W). Backward finds the maxima again rather than keep their 64-bit indices."""
-    if _records(x):
+    if takes_function(x):
         return _MaxPool.apply(x, size, stride, ceil_mode)
     return F.max_pool2d(x, size, stride, ceil_mode=ceil_mode)
 
@@ -26,7 +28,7 @@ def l2_pool(x: Tensor, window: Tensor) -> Tensor:
     Squares are taken in float32 or better, for they overflow float16. From "Geodesics of learned representations"
     (Hénaff and Simoncelli, ICLR 2016), as DISTS uses it.
     """
-    return _L2Pool.apply(x, window) if _records(x) else _l2_pool(x, window)
+    return _L2Pool.apply(x, window) if takes_function(x) else _l2_pool(x, window)
 
 
 def blur_pool(x: Tensor, window: Tensor) -> Tensor:
@@ -35,7 +37,7 @@ def blur_pool(x: Tensor, window: Tensor) -> Tensor:
     (N, C, H, W) -> (N, C, H', W'), H' = (H + 1) // 2 + 1. From "Making convolutional networks shift-invariant again"
     (Zhang, ICML 2019), with the wider padding of ST-LPIPS.
     """
-    return _BlurPool.apply(x, window) if _records(x) else _blur_pool(x, window)
+    return _BlurPool.apply(x, window) if takes_function(x) else _blur_pool(x, window)
 
 
 def gated_pool(x: Tensor, gate: Tensor, size: tuple[int, int]) -> Tensor:
@@ -43,7 +45,7 @@ def gated_pool(x: Tensor, gate: Tensor, size: tuple[int, int]) -> Tensor:
 
     Backward keeps x and the gate alone, and works out the GELU again.
     """
-    if _records(x) or _records(gate):
+    if takes_function(x, gate):
         return _GatedPool.apply(x, gate, size)
     return F.adaptive_avg_pool2d(F.gelu(x) * gate, size)
 
@@ -54,13 +56,9 @@ def reduced_pool(x: Tensor, weight: Tensor, bias: Tensor, size: tuple[int, int])
     While the weights are frozen neither direction holds the map (N, D, H, W), which is large where D is far above C:
     it is made a few channels at a time, and made again in backward.
     """
-    if _records(x) and not weight.requires_grad:
+    if takes_function(x) and not weight.requires_grad:
         return _ReducedPool.apply(x, weight, bias, size)
     return F.adaptive_avg_pool2d(F.gelu(F.conv2d(x, weight, bias)), size)
-
-
-def _records(x: Tensor) -> bool:
-    return torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling()
 
 
 def _single(x: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from .autograd import differentiable_gradient, is_recorded, takes_function
 from .filters import filter_separable, gaussian_window
 from .precision import full_precision
 
@@ -27,13 +27,39 @@ def structure(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     windows give exactly 1, none gives more, and float32 suffices.
 
     Args:
-        image, reference: (N, C, H, W) in [0, 1], each side at least 11 pixels. Gradients flow to both, once: there is
-            no second derivative.
+        image, reference: (N, C, H, W) in [0, 1], each side at least 11 pixels. Gradients flow to both.
 
     Returns:
         Two maps (N, C, H - 10, W - 10), in at least float32: luminance in [0, 1], contrast-structure in [-1, 1].
     """
-    return _Structure.apply(image, reference)
+    if takes_function(image, reference):
+        return _Structure.apply(image, reference)
+    if is_recorded(image, reference):
+        return _plain(image, reference)
+    return _compute(image, reference)[:2]
+
+
+def _plain(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """`structure` by operations that autograd and torch.func can take apart, any number of times."""
+    origin = _origin(image, reference)
+    means, squares = filter_separable(_powers(image, reference, origin), _window(image)).chunk(2, 1)
+    variances = (squares - means.square()).clamp(min=0)
+    return _agreement((means + origin).square(), C1), _agreement(variances, C2)
+
+
+def _compute(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`structure` in little memory, and what its gradient is made of: the origin, and moments counted from there."""
+    origin = _origin(image, reference)
+    moments = filter_separable(_powers(image, reference, origin), _window(image))
+    means, variances = moments.chunk(2, 1)
+    variances.addcmul_(means, means, value=-1).clamp_(min=0)  # in place of the mean squares
+    return _agreement((means + origin).square_(), C1), _agreement(variances, C2), origin, moments
+
+
+def _origin(image: Tensor, reference: Tensor) -> Tensor:
+    """The means of sum and difference (N, 2C, 1, 1)."""
+    level, reference_level = (x.mean((-2, -1), keepdim=True) for x in (image, reference))
+    return torch.cat([level + reference_level, level - reference_level], 1)
 
 
 class _Structure(torch.autograd.Function):
@@ -41,19 +67,17 @@ class _Structure(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-        level, reference_level = (x.mean((-2, -1), keepdim=True) for x in (image, reference))
-        origin = torch.cat([level + reference_level, level - reference_level], 1)
-        moments = filter_separable(_powers(image, reference, origin), _window(image))
-        means, variances = moments.chunk(2, 1)
-        variances.addcmul_(means, means, value=-1).clamp_(min=0)  # in place of the mean squares
+        luminance, contrast_structure, origin, moments = _compute(image, reference)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(image, reference, origin, moments)
-        return _agreement((means + origin).square_(), C1), _agreement(variances, C2)
+        return luminance, contrast_structure
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, luminance: Tensor | None, contrast_structure: Tensor | None) -> tuple[Tensor | None, ...]:
         image, reference, origin, moments = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            gradients = luminance, contrast_structure
+            return differentiable_gradient(_plain, (image, reference), ctx.needs_input_grad, gradients)
         return _slopes(image, reference, origin, moments, luminance, contrast_structure, ctx.needs_input_grad)
 
 

@@ -123,7 +123,7 @@ def train(
     learnt, kept = load_pictures(Path(data), Path(work), recipe.split_seed)
     torch.manual_seed(recipe.seed)
     random = Random(recipe.seed)
-    metric = MDIQALite()
+    metric = MDIQALite().unfreeze()
     metric.trunk.load_state_dict(metric.trunk.from_imagenet(read_state(imagenet_weights())))
     metric = metric.to(device)
 
@@ -257,7 +257,7 @@ def _fit(
     It learns from `teach`, on every second step from `lead` too. The logits that `last` gives in teaching are held back
     where they are steep.
     """
-    average = copy.deepcopy(metric).eval().requires_grad_(False)
+    average = copy.deepcopy(metric).freeze()
     optimizer = torch.optim.AdamW([{"params": part, "lr": rate} for part, rate in parts], weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     logits: list[Tensor] = []
