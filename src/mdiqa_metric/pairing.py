@@ -10,6 +10,7 @@ import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -181,11 +182,12 @@ def _nothing_in(given: Path) -> str:
         folders = any(path.is_dir() for path in _matches(Path(given.anchor), given.parts[bool(given.anchor) :]))
         mend = f" It matches folders: the pattern {given / '**'} finds what they hold." if folders else ""
         return f"The pattern {given} holds no picture: expected files that end in {', '.join(SUFFIXES)}.{mend}"
-    if any(map(_is_image, _search(given, recursive=True))):
-        return (
-            f"The folder {given} holds no picture itself, but its sub-folders do: pass --recursive, in Python "
-            "recursive=True, to search them."
-        )
+    with suppress(OSError):  # a sub-folder that may not be read
+        if any(_is_image(path) for folder in _folders(given) for path in folder.iterdir()):
+            return (
+                f"The folder {given} holds no picture itself, but its sub-folders do: pass --recursive, in Python "
+                "recursive=True, to search them."
+            )
     return f"The folder {given} holds no picture: expected files that end in {', '.join(SUFFIXES)}."
 
 

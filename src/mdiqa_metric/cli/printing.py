@@ -76,9 +76,13 @@ def safe_streams() -> Iterator[None]:
         yield
     finally:
         streams[0].flush()
+        lost = streams[0].lost
+        spoiled = lost is not None and lost.errno != errno.EPIPE
+        if lost and spoiled:
+            say(f"What was to be printed is lost: {lost.strerror}.")
         sys.stdout, sys.stderr = before
-        if (lost := streams[0].lost) and lost.errno != errno.EPIPE:
-            fail(f"What was to be printed is lost: {lost.strerror}.", 1)
+        if spoiled:
+            raise typer.Exit(1)
 
 
 def is_lost(console: Console) -> bool:

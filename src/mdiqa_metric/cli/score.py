@@ -51,8 +51,8 @@ def score(
             scoring.check_destination(out, "Scores", scoring.WRITERS)
         pairs = scoring.pair_images(images, reference, suffix=suffix, recursive=recursive)
         if others := left_out([*images, *([reference] if reference else [])], recursive=recursive):
-            names_of = ", ".join(path.name for path in others[:5]) + (", ..." if len(others) > 5 else "")
-            say(f"Left out, as their suffixes are no image's: {names_of} ({len(others)}).")
+            shown = ", ".join(path.name for path in others[:5]) + (", ..." if len(others) > 5 else "")
+            say(f"Left out, as their suffixes are no image's: {shown} ({len(others)}).")
         metrics = {name: create(name).to(device) for name in names}
     piped = not stdout.file.isatty()
     if piped:
