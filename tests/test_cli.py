@@ -182,6 +182,115 @@ def test_a_reader_that_leaves_is_no_traceback(photos: Path) -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_name_that_the_encoding_lacks_is_escaped(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    os.rename("out/2.bmp", "out/日本.bmp")
+    os.rename("in/2.png", "in/日本.png")
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    process = start("score", "out", "--reference", "in", "--metric", "psnr", "--out", "s.csv", stdout=-1, stderr=-1)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert [line.split(b"\t")[0] for line in output.splitlines()[1:]] == [
+        b"out/1.bmp",
+        b"out/10.bmp",
+        rb"out/\u65e5\u672c.bmp",
+    ]
+    assert "out/日本.bmp" in Path("s.csv").read_text(encoding="utf-8")
+
+
+def test_a_reader_that_leaves_costs_no_scores(photos: Path) -> None:
+    near, far = os.pipe()
+    os.close(near)
+    for streams in ({"stdout": far, "stderr": -1}, {"stdout": far, "stderr": far}):
+        process = start("score", "out", "--reference", "in", "--metric", "psnr", "--out", "s.csv", **streams)
+        errors = process.communicate(timeout=120)[1] or b""
+        assert process.returncode == 0
+        assert b"Traceback" not in errors
+        assert len(Path("s.csv").read_text().splitlines()) == 4
+        Path("s.csv").unlink()
+    process = start("score", "out", "--reference", "in", "--metric", "psnr", stdout=far, stderr=-1)
+    assert b"mean" not in process.communicate(timeout=120)[1]  # nobody would get the scores
+    assert process.returncode == 1
+    os.close(far)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a full disk at hand")
+@pytest.mark.parametrize(
+    "command", ["score out --reference in --metric psnr --out s.csv", "list", "dataset list", "weights list"]
+)
+def test_a_full_disk_under_stdout_is_said_and_costs_no_scores(photos: Path, command: str) -> None:
+    with open("/dev/full", "wb") as full:
+        process = start(*command.split(), stdout=full, stderr=-1)
+        errors = process.communicate(timeout=120)[1].decode()
+    assert process.returncode == 1
+    assert "What was to be printed is lost: No space left on device." in errors
+    assert "Traceback" not in errors
+    assert "score" not in command or len(Path("s.csv").read_text().splitlines()) == 4
+
+
+def test_a_closed_stdout_costs_no_scores(photos: Path) -> None:
+    code = "import os; os.close(1); os.execv(os.sys.executable, [os.sys.executable, '-c', *os.sys.argv[1:]])"
+    command = [sys.executable, "-c", code, PROGRAM[2], "score", "out/1.bmp", "--reference", "in/1.png"]
+    done = subprocess.run([*command, "--metric", "psnr", "--out", "s.csv"], capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert Path("s.csv").exists()
+
+
+def test_scores_that_cannot_be_written_are_still_shown(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setitem(scoring.WRITERS, ".csv", fail)
+    shown: list[Any] = []
+    monkeypatch.setattr(cli.score, "_show_summary", lambda console, summary: shown.append(summary["psnr"]["n"]))
+    run("score", "out", "--metric", "psnr", "--reference", "in", "--out", "s.csv", code=1)
+    assert shown == [3]
+
+
+def test_names_with_more_than_their_references_pair_by_option(photos: Path) -> None:
+    for index in (1, 2, 10):
+        os.rename(f"out/{index}.bmp", f"out/{index}_x4.bmp")
+    command = ("score", "out", "--reference", "in", "--metric", "psnr")
+    assert "pass --suffix _x4" in run(*command, code=2).stderr
+    result = run(*command, "--suffix", "_x4")
+    assert [row[0] for row in table(result.stdout)] == ["out/1_x4.bmp", "out/2_x4.bmp", "out/10_x4.bmp"]
+    assert "no --suffix" in run("score", "out", "--metric", "mdiqa-lite", "--suffix", "_x4", code=2).stderr
+    assert "no --suffix" in run(*command[:3], "in/1.png", "--metric", "psnr", "--suffix", "_x4", code=2).stderr
+
+
+def test_clips_pair_by_path_and_have_a_mean_each(photos: Path) -> None:
+    for clip, index in (("000", 1), ("000", 2), ("001", 10)):
+        for folder, suffix in (("out", "bmp"), ("in", "png")):
+            Path(folder, clip).mkdir(exist_ok=True)
+            os.rename(f"{folder}/{index}.{suffix}", f"{folder}/{clip}/{index % 9:08d}.{suffix}")
+    command = ("score", "out", "--reference", "in", "--metric", "psnr")
+    assert "pass --recursive" in run(*command, code=2).stderr
+    result = run(*command, "--recursive", "--out", "s.json")
+    scores = {row[0]: float(row[1]) for row in table(result.stdout)}
+    assert list(scores) == ["out/000/00000001.bmp", "out/000/00000002.bmp", "out/001/00000001.bmp"]
+    first = np.mean([scores["out/000/00000001.bmp"], scores["out/000/00000002.bmp"]])
+    assert [line.split("\t") for line in result.stderr.splitlines()[2:]] == [
+        ["mean of folder", "psnr"],
+        ["out/000", f"{first:.4f}"],
+        ["out/001", f"{scores['out/001/00000001.bmp']:.4f}"],
+    ]
+    folders = json.loads(Path("s.json").read_text())["folders"]
+    assert folders["out/000"]["psnr"] == {"n": 2, "mean": pytest.approx(first)}
+    assert folders["out/001"]["psnr"]["n"] == 1
+
+
+def test_files_that_are_left_out_are_named(photos: Path) -> None:
+    Image.open("out/2.bmp").convert("RGB").save("out/2.jfif", "JPEG")
+    Path("out/2.bmp").unlink()
+    Path("out/photo.heic").touch()
+    Path("in/Thumbs.db").touch()
+    result = run("score", "out", "--reference", "in", "--metric", "psnr")
+    assert [row[0] for row in table(result.stdout)] == ["out/1.bmp", "out/2.jfif", "out/10.bmp"]
+    assert "Left out, as their suffixes are no image's: photo.heic, Thumbs.db (2)." in result.stderr
+
+
 def test_one_bad_picture_does_not_end_the_run(photos: Path) -> None:
     Path("out/2.bmp").write_bytes(b"")
     Image.new("RGB", (5, 5)).save("out/10.bmp")

@@ -14,22 +14,9 @@ SOURCE = Path(__file__).parents[1] / "src" / "mdiqa_metric"
 
 # A module imports only what stands before it.
 ORDER = (
-    *(
-        "ops",
-        "layers",
-        "backbones",
-        "extras",
-        "checks",
-        "frozen",
-        "metric",
-        "download",
-        "files",
-        "states",
-        "official",
-        "sharing",
-    ),
-    *("dimensions", "metrics", "loss", "weights", "io", "scoring", "tables", "data", "converters", "correlations"),
-    *("logistic", "agreement", "store", "evaluate", "report", "train", "cli"),
+    *("ops", "layers", "backbones", "extras", "checks", "frozen", "metric", "download", "files", "states", "official"),
+    *("sharing", "dimensions", "metrics", "loss", "weights", "pairing", "io", "scoring", "tables", "data"),
+    *("converters", "correlations", "logistic", "agreement", "store", "evaluate", "report", "train", "cli"),
 )
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import sys
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageCms, ImageFile
 
-from mdiqa_metric.io import SUFFIXES, ImageError, list_images, pair_by_stem, read_image
+from mdiqa_metric.io import read_image
+from mdiqa_metric.pairing import SUFFIXES, ImageError, left_out, list_images, pair_by_stem, pair_files
 
 COLOURS = np.array([[[0, 1, 255], [256, 32896, 65535]], [[1, 2, 3], [40000, 511, 65279]]], np.uint16)
 
@@ -57,6 +60,33 @@ def tiff(samples: np.ndarray, order: str = "<", bits: int = 16, photometric: int
     mark = b"II*\0" if order == "<" else b"MM\0*"
     end = struct.pack(order + "I", 0)
     return mark + struct.pack(order + "I", 8 + len(body)) + body + struct.pack(order + "H", len(tags)) + entries + end
+
+
+def planar(samples: np.ndarray, order: str = "<", strip: int | None = None, packed: bool = False, **more: int) -> bytes:
+    """A TIFF of samples (H, W, C) that keeps its channels apart, in strips of that many rows, deflated if `packed`.
+
+    `more` are tags by their numbers: t338 is what comes after the colours.
+    """
+    height, width, channels = samples.shape
+    strip = strip or height
+    data, places, lengths = b"", [], []
+    for plane in samples.transpose(2, 0, 1):
+        for top in range(0, height, strip):
+            rows = plane[top : top + strip].astype(f"{order}u{samples.itemsize}").tobytes()
+            places.append(8 + len(data))
+            data += zlib.compress(rows) if packed else rows
+            lengths.append(8 + len(data) - places[-1])
+    tags = {256: [width], 257: [height], 258: [samples.itemsize * 8] * channels, 259: [8 if packed else 1]}
+    tags |= {262: [2 if channels > 2 else 1], 273: places, 277: [channels], 278: [strip], 279: lengths, 284: [2]}
+    tags |= {int(tag[1:]): [value] for tag, value in more.items()}
+    entries, beyond, after = b"", b"", 8 + len(data) + 2 + 12 * len(tags) + 4
+    for tag, values in sorted(tags.items()):
+        entry = struct.pack(f"{order}{len(values)}I", *values)
+        if len(values) > 1:
+            entry, beyond = struct.pack(order + "I", after + len(beyond)), beyond + entry
+        entries += struct.pack(order + "HHI", tag, 4, len(values)) + entry
+    header = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8 + len(data))
+    return header + data + struct.pack(order + "H", len(tags)) + entries + bytes(4) + beyond
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -165,6 +195,47 @@ def test_sixteen_bit_colour_keeps_all_its_bits(tmp_path: Path) -> None:
     tifffile = pytest.importorskip("tifffile")
     tifffile.imwrite(lzw, COLOURS, photometric="rgb", compression="zlib", rowsperstrip=1)
     assert np.array_equal(pixels(lzw), want)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [2, 3, 4])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("layout", [{}, {"strip": 5}, {"packed": True}, {"packed": True, "strip": 3}])
+def test_channels_that_lie_apart_in_a_tiff_are_exact(
+    kind: type, channels: int, order: str, layout: dict[str, Any]
+) -> None:
+    white = np.iinfo(kind).max
+    samples = np.random.default_rng(0).integers(0, white + 1, (17, 11, channels)).astype(kind)
+    samples[..., 3:] = white  # opaque
+    for_two = np.repeat(samples[..., :1], 3, -1)
+    found = read_image(planar(samples, order, **layout, **({"t338": 2} if channels == 4 else {"t338": 0})))
+    want = (for_two if channels == 2 else samples[..., :3]) / np.float32(white)
+    assert np.array_equal(found[0].permute(1, 2, 0), want)
+
+
+def test_channels_that_lie_apart_may_be_transparent_and_rotated() -> None:
+    alpha = np.array([[65535, 0], [0, 65535]], np.uint16)
+    samples = np.concatenate([COLOURS, alpha[..., None]], -1)
+    want = np.where(alpha[..., None] > 0, COLOURS / np.float32(65535), 1)
+    assert np.array_equal(read_image(planar(samples, t338=2))[0].permute(1, 2, 0), want)
+    samples[..., :3] *= alpha[..., None] > 0  # as alpha that is multiplied in has it
+    assert np.array_equal(read_image(planar(samples, t338=1))[0].permute(1, 2, 0), want)
+    turned = read_image(planar(COLOURS, t274=6))[0].permute(1, 2, 0)
+    assert np.array_equal(turned, np.rot90(COLOURS, -1) / np.float32(65535))
+
+
+def test_alpha_that_is_multiplied_into_a_tiff_is_not_divided_out() -> None:
+    samples = np.array([[[30000, 20001, 7, 40000], [0, 0, 0, 0]]], np.uint16)
+    data = tiff(samples).replace(struct.pack("<HHII", 338, 4, 1, 2), struct.pack("<HHII", 338, 4, 1, 1))
+    scaled = samples / np.float32(65535)
+    found = read_image(data)[0].permute(1, 2, 0)
+    assert np.allclose(found, scaled[..., :3] + 1 - scaled[..., 3:], rtol=0, atol=1e-7)
+
+
+def test_a_fourth_channel_without_meaning_is_ignored() -> None:
+    samples = np.concatenate([COLOURS, COLOURS[..., :1]], -1)
+    data = tiff(samples).replace(struct.pack("<HHII", 338, 4, 1, 2), struct.pack("<HHII", 338, 4, 1, 0))
+    assert np.array_equal(read_image(data)[0].permute(1, 2, 0), COLOURS / np.float32(65535))
 
 
 def test_sixteen_bit_colour_is_rotated_whole(tmp_path: Path) -> None:
@@ -306,6 +377,80 @@ def test_samples_of_unknown_white_are_refused(tmp_path: Path) -> None:
             read_image(tmp_path / f"{name}.tif")
 
 
+def test_what_a_tiff_cannot_be_read_for_is_said() -> None:
+    rgb = np.zeros((2, 2, 3), np.uint16)
+    found = {
+        "16-bit floats": planar(rgb, t339=3),
+        "16-bit signed": planar(rgb, t339=2),
+        "12-bit samples": tiff(rgb, bits=12),
+        "2 x 16 bits of photometric 1": tiff(rgb[..., :2]),
+        "neither grey nor RGB": planar(np.zeros((2, 2, 4), np.uint8), t262=5),
+        "3 channels of grey": tiff(rgb, photometric=1),
+        "compression 34712": planar(rgb, t259=34712),
+    }
+    for what, data in found.items():
+        with pytest.raises(ImageError, match=f"holds .*{what}.*expected .* 8 or 16 bits.*pass the tensor"):
+            read_image(data)
+    with pytest.raises(ImageError, match=r"big-endian BigTIFF.*save it as a little-endian one"):
+        read_image(b"MM\0+" + bytes(100))
+
+
+def test_bytes_and_files_of_all_kinds_are_read(tmp_path: Path) -> None:
+    data = png(COLOURS, 2)
+    want = read_image(data)
+    path = save(tmp_path / "picture.png", data)
+    after = io.BytesIO(b"words" + data)
+    after.seek(5)
+    for given in (bytearray(data), memoryview(data), io.BytesIO(data), after, str(path)):
+        assert torch.equal(read_image(given), want)
+    with path.open("rb") as file:
+        assert torch.equal(read_image(file), want)
+        with pytest.raises(ImageError, match=r"is empty \(0 bytes\).*seek\(0\)"):
+            read_image(file)
+    with pytest.raises(ImageError, match=r"closed file\. Open it again"):
+        read_image(file)
+    with path.open() as text, pytest.raises(TypeError, match='open as text: open it with "rb"'):
+        read_image(text)
+
+
+def test_a_pil_image_is_read_as_its_file_and_left_alone(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    rgba = Image.fromarray(random.integers(0, 256, (8, 6, 4), dtype=np.uint8))
+    grey = Image.fromarray(random.integers(0, 65536, (8, 6)).astype(np.uint16))
+    for index, picture in enumerate((rgba, rgba.convert("RGB"), rgba.convert("LA"), rgba.convert("1"), grey)):
+        path = tmp_path / f"{index}.png"
+        picture.save(path)
+        assert torch.equal(read_image(picture), read_image(path))
+    rgba.save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as turned:
+        for _ in range(2):
+            assert torch.equal(read_image(turned), read_image(tmp_path / "turned.png"))
+        assert turned.size == (6, 8)
+    with Image.open(io.BytesIO(planar(COLOURS))) as apart, pytest.raises(ImageError, match="pass the file's path"):
+        read_image(apart)
+    for mode, what in {"F": "floats", "I": "32-bit integers"}.items():
+        with pytest.raises(ImageError, match=f"The PIL image holds {what}"):
+            read_image(Image.new(mode, (2, 2)))
+    with pytest.raises(ImageError, match="0x0 pixels"):
+        read_image(Image.new("RGB", (0, 0)))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (np.zeros((2, 2, 3), np.uint8), r"got ndarray: metrics take it as a tensor .*permute\(2, 0, 1\)"),
+        (torch.zeros(1, 3, 2, 2), "got Tensor: metrics take it as a tensor"),
+        (None, "got NoneType: pass the path"),
+        (["a.png"], "got list: pass the path"),
+    ],
+)
+def test_what_is_neither_file_nor_image_is_refused(given: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=f"takes a path, bytes, a binary file or a PIL image, {words}"):
+        read_image(given)
+
+
 def test_reading_leaves_pillow_and_warnings_alone(tmp_path: Path) -> None:
     before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters))
     read_image(save(tmp_path / "deep.png", png(COLOURS, 2)))
@@ -337,6 +482,50 @@ def test_patterns_and_files_are_taken_once(tmp_path: Path, monkeypatch: pytest.M
     assert list_images(["odd[1].png", "raw", "gone.png"]) == [Path("odd[1].png"), Path("raw"), Path("gone.png")]
 
 
+def test_a_folder_is_searched_in_depth_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a/2.png", "a/10/1.png", "a/b/c/1.png", "a/.hidden/1.png")
+    monkeypatch.chdir(tmp_path)
+    assert list_images("a", recursive=True) == list_images("a/**")
+    assert list_images("a", recursive=True) == [Path("a/2.png"), Path("a/10/1.png"), Path("a/b/c/1.png")]
+    with pytest.raises(ImageError, match="a/b holds no picture itself, but its sub-folders do: pass --recursive"):
+        list_images("a/b")
+    with pytest.raises(ImageError, match=r"pattern a/b\* holds no picture.*the pattern a/b\*/\*\* finds"):
+        list_images("a/b*")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_links_are_followed_but_never_in_circles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "beside/no.png", "top/self/1.png", "top/self/sub/2.png", "other/3.png", "other/deep/4.png")
+    monkeypatch.chdir(tmp_path / "top")
+    links = {"self/latest": ".", "self/again": ".", "self/up": "../..", "self/sub/back": "..", "self/a-sub": "sub"}
+    links |= {"self/linked": "../../other", "../other/deep/top": "../..", "self/link.png": "../../other/3.png"}
+    for link, target in links.items():
+        Path(link).symlink_to(target)
+    want = ["1.png", "link.png", "linked/deep/4.png", "sub/2.png"]  # linked/3.png is link.png
+    for found in (list_images("self/**"), list_images("self/**/*.png"), list_images("self", recursive=True)):
+        assert [str(path.relative_to("self")) for path in found] == want
+    assert list_images(["self/link.png", "self/linked"]) == [Path("self/link.png")]
+
+
+def test_brackets_of_a_name_stand_for_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "br[x4]/1.png", "br[x4]/i[1].png", "brx/2.png", "br4/3.png", "plain/i1.png", "plain/i2.png")
+    monkeypatch.chdir(tmp_path)
+    assert list_images("br[x4]/*.png") == [Path("br[x4]/1.png"), Path("br[x4]/i[1].png")]
+    assert list_images("*/i[1].png") == [Path("br[x4]/i[1].png"), Path("plain/i1.png")]
+    assert list_images("*/*[1].png") == [Path("br[x4]/i[1].png"), Path("plain/i1.png")]
+    assert list_images("plain/i[12].png") == [Path("plain/i1.png"), Path("plain/i2.png")]
+    assert list_images("br[4]/*") == [Path("br4/3.png")]
+
+
+def test_every_suffix_of_a_format_is_taken_and_others_are_named(tmp_path: Path) -> None:
+    names = ["a.jfif", "b.JPE", "c.j2k", "d.jpx", "e.apng", "f.pnm"]
+    touch(tmp_path, *names, "notes.txt", "photo.heic", ".DS_Store", "deeper/x.gz")
+    assert [path.name for path in list_images(tmp_path)] == names
+    assert [path.name for path in left_out(tmp_path)] == ["notes.txt", "photo.heic"]
+    assert [path.name for path in left_out([tmp_path], recursive=True)] == ["x.gz", "notes.txt", "photo.heic"]
+    assert left_out(tmp_path / "notes.txt") == []
+
+
 def test_an_empty_match_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"The pattern .*\*\.jpg holds no picture"):
         list_images(str(tmp_path / "*.jpg"))
@@ -347,7 +536,7 @@ def test_an_empty_match_is_an_error(tmp_path: Path) -> None:
 
 def test_every_listed_suffix_can_be_read() -> None:
     known = Image.registered_extensions()
-    assert all(known[suffix] in Image.OPEN for suffix in SUFFIXES if suffix != ".avif")
+    assert all(known[suffix] in Image.OPEN for suffix in SUFFIXES if not suffix.startswith(".avif"))
 
 
 def test_pairs_are_made_by_stem() -> None:
@@ -365,3 +554,51 @@ def test_what_does_not_pair_is_listed() -> None:
     assert "References without an image: y/z.png (1)." in text
     assert "Images whose name occurs twice: x/a.png, w/a.png (2)." in text
     assert "References whose name occurs twice: y/a.png, y/a.jpg (2)." in text
+
+
+def test_a_suffix_of_the_images_is_cut_off() -> None:
+    images, references = [Path("x/a_x4.png"), Path("x/b_x4.jpg")], [Path("y/a.png"), Path("y/b.png")]
+    want = [*zip(images, references, strict=True)]
+    assert pair_by_stem(images, references, suffix="_x4") == want
+    both = [Path("x/sr_a_x4.png"), Path("x/sr_b_x4.png")]
+    assert pair_by_stem(both, references, suffix="sr_{stem}_x4") == [*zip(both, references, strict=True)]
+    with pytest.raises(ImageError, match=r"without _x4\. Images without a reference: x/b\.png \(1\)"):
+        pair_by_stem([images[0], Path("x/b.png")], references, suffix="_x4")
+
+
+@pytest.mark.parametrize(
+    ("images", "references", "hint"),
+    [
+        (["baby_x4", "img_1_x4", "img_10_x4"], ["baby", "img_1", "img_10"], "plus _x4: pass --suffix _x4"),
+        (["baby_SwinIR_Set5"], ["baby", "bird"], "pass --suffix _SwinIR_Set5"),
+        (["sr_baby_x4", "sr_bird_x4"], ["baby", "bird"], "pass --suffix 'sr_{stem}_x4'"),
+        (["baby", "bird"], ["baby_HR", "bird_HR"], "Every reference's name is its image's plus _HR: rename"),
+        (["IMG", "b"], ["img", "b"], "differ only in case"),
+        (["e\u0301"], ["\u00e9"], "how their accents are coded"),
+        (["0/1", "1/1"], ["0/1", "1/1"], "--recursive"),
+    ],
+)
+def test_names_that_do_not_pair_give_a_hint(images: list[str], references: list[str], hint: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        pair_by_stem([Path(f"x/{name}.png") for name in images], [Path(f"y/{name}.png") for name in references])
+    assert hint in str(caught.value)
+
+
+def test_no_hint_is_given_where_none_is_seen() -> None:
+    with pytest.raises(ImageError, match=r"\(2\)\.$"):
+        pair_by_stem([Path("a_17.png"), Path("b_4.png")], [Path("a.png"), Path("b.png")])
+
+
+def test_clips_pair_by_their_paths(tmp_path: Path) -> None:
+    touch(
+        tmp_path, *(f"{folder}/{clip}/{n}.png" for folder in ("out", "in") for clip in ("000", "001") for n in (1, 2))
+    )
+    touch(tmp_path, "x4/000/1_x4.png", "x4/001/2_x4.jpg", "two/000/1.png", "two/001/2.png")
+    pairs = pair_files(tmp_path / "out", tmp_path / "in", recursive=True)
+    assert [tuple(path.relative_to(tmp_path).as_posix() for path in pair) for pair in pairs] == [
+        (f"out/{clip}/{n}.png", f"in/{clip}/{n}.png") for clip in ("000", "001") for n in (1, 2)
+    ]
+    pairs = pair_files(tmp_path / "x4", tmp_path / "two", recursive=True, suffix="_x4")
+    assert [reference.relative_to(tmp_path / "two").as_posix() for _, reference in pairs] == ["000/1.png", "001/2.png"]
+    with pytest.raises(ImageError, match=r"path below the folders.*plus _x4: pass --suffix _x4"):
+        pair_files(tmp_path / "x4", tmp_path / "two", recursive=True)

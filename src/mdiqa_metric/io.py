@@ -1,38 +1,44 @@
-"""Picture files: read into tensors, found in folders, paired by name. The only place that knows Pillow."""
+"""Picture files read into tensors. The only place that knows Pillow; `pairing` finds them."""
 
 from __future__ import annotations
 
 import functools
-import glob
+import io
 import os
-import re
+import struct
 import sys
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-SUFFIXES = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+from .pairing import SUFFIXES as SUFFIXES
+from .pairing import ImageError as ImageError
+from .pairing import list_images as list_images
+from .pairing import pair_by_stem as pair_by_stem
 
 _SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 # Pillow's names of 16-bit colour, each with the one that takes the bytes of a sample the other way round.
-_OTHER_ORDER = {f"{mode};16{order}": f"{mode};16{_SWAPPED[order]}" for mode in ("RGB", "RGBA") for order in _SWAPPED}
+_OTHER_ORDER = {
+    f"{mode};16{order}": f"{mode};16{_SWAPPED[order]}" for mode in ("RGB", "RGBA", "RGBX") for order in _SWAPPED
+}
 
-_Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+# The tags of a TIFF, by their numbers.
+_BITS, _COMPRESSION, _COLOURS, _CHANNELS, _PLANAR, _EXTRA = 258, 259, 262, 277, 284, 338
+_SAMPLE_FORMAT, _SUBSAMPLING = 339, 530
+_PLACES = (273, 279, 324, 325)  # where strips and tiles lie, and how long they are
+_SHARED = (256, 257, 259, 266, 274, 278, 317, 322, 323, 347)  # what holds for each channel: size, rotation, compression
+
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image
 
 
-class ImageError(ValueError):
-    """A picture cannot be read, found or paired; the text says what was expected, what came and the mend."""
-
-
-def read_image(file: str | os.PathLike[str] | bytes) -> Tensor:
-    """A picture file, given by its path or as the bytes in it, as floats (1, 3, H, W) in [0, 1], float32 on the CPU.
+def read_image(file: Source) -> Tensor:
+    """A picture as floats (1, 3, H, W) in [0, 1], float32 on the CPU.
 
     Samples are divided by their full scale, 255 or 65535, and never resized. Beyond that:
 
@@ -40,22 +46,27 @@ def read_image(file: str | os.PathLike[str] | bytes) -> Tensor:
     * Transparency (an alpha channel, a palette's, a transparent colour) is blended over white; opaque pixels keep their
       values.
     * Grey, 1-bit, palette, CMYK and Lab pictures become RGB by Pillow's plain formulas. ICC profiles are ignored.
-    * 16 bits are kept in grey and in RGB(A) PNG and TIFF. Pillow reduces to 8 what else has more: 16-bit grey with
-      alpha, PPM, JPEG 2000 and CMYK in colour, 10-bit AVIF (which it reads from 11.3 on).
+    * 16 bits are kept in grey and in RGB(A) PNG and TIFF. Pillow reduces to 8 what else has more: PNG of 16-bit grey
+      with alpha, PPM, JPEG 2000 and CMYK in colour, 10-bit AVIF (which it reads from 11.3 on).
+
+    Args:
+        file: a path, the bytes of a file (bytes, bytearray, memoryview), a binary file object, which is read from where
+            it stands to its end, or a PIL image, of which the frame and the bits are read that it holds.
 
     Raises:
         ImageError: no such file, a folder, empty, damaged, cut short, of no kind in `SUFFIXES`, of more pixels than
             `PIL.Image.MAX_IMAGE_PIXELS`, or of samples without a known full scale (floats, 32-bit integers, 12 bits).
+        TypeError: anything else, an array or a tensor for one.
+
+    Example:
+        >>> import io
+        >>> file = io.BytesIO(b"P6 1 1 255 " + bytes([255, 0, 51]))
+        >>> read_image(file).flatten().tolist()
+        [1.0, 0.0, 0.20000000298023224]
     """
-    name: Path | str = "What was given as bytes" if isinstance(file, bytes) else Path(file)
-    data = file if isinstance(file, bytes) else _read_bytes(Path(file))
-    if not data:
-        raise ImageError(f"{name} is empty (0 bytes), expected a picture: copy or save it again.")
+    name, source = _open(file)
     try:
-        with Image.open(BytesIO(data), formats=_formats()) as picture:
-            _check_size(name, picture.size)
-            _check_scale(name, picture)
-            colour, alpha = _colour_and_alpha(data, picture)
+        colour = _decode(name, source) if isinstance(source, bytes) else _convert(name, source)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -69,8 +80,6 @@ def read_image(file: str | os.PathLike[str] | bytes) -> Tensor:
         ) from error
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
         raise ImageError(f"{name} is damaged or cut short: {_first_line(error)} Copy or save it again.") from error
-    if alpha is not None:
-        colour = colour * alpha + (1 - alpha)
     return colour[None].contiguous()
 
 
@@ -80,53 +89,6 @@ def through_jpeg(picture: Tensor, quality: int) -> Tensor:
     samples = (picture * 255).round().byte().permute(1, 2, 0).numpy()
     Image.fromarray(samples).save(file, "JPEG", quality=quality)
     return read_image(file.getvalue())[0]
-
-
-def list_images(paths: _Paths) -> list[Path]:
-    """The picture files that folders, glob patterns and file names stand for, each once.
-
-    Folders and patterns give what ends in one of `SUFFIXES`, hidden files left out, in natural order (2 before 10);
-    folders are not searched in depth, the pattern "folder/**" is. A file name is taken as it is, whatever its suffix;
-    whether it exists, reading it will tell.
-
-    Raises:
-        ImageError: a folder or a pattern without a picture.
-    """
-    found: dict[str, Path] = {}
-    for name in [paths] if isinstance(paths, str | os.PathLike) else paths:
-        path = Path(name)
-        if path.is_dir():
-            some = _pictures(path.iterdir())
-        elif glob.has_magic(str(name)) and not path.exists():
-            some = _pictures(map(Path, glob.iglob(str(name), recursive=True)))
-        else:
-            some = [path]
-        if not some:
-            kind = "The folder" if path.is_dir() else "The pattern"
-            raise ImageError(f"{kind} {name} holds no picture: expected files that end in {', '.join(SUFFIXES)}.")
-        for one in some:
-            found.setdefault(os.path.abspath(one), one)
-    return list(found.values())
-
-
-def pair_by_stem(images: Sequence[Path], references: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """Each image with the reference of its name; suffixes may differ ("bird.jpg" with "bird.png").
-
-    Raises:
-        ImageError: an image without a reference, a reference without an image, or a name that occurs twice; all
-            three are listed.
-    """
-    by_stem = {reference.stem: reference for reference in references}
-    stems = {image.stem for image in images}
-    complaints = [
-        ("Images without a reference", [image for image in images if image.stem not in by_stem]),
-        ("References without an image", [reference for reference in references if reference.stem not in stems]),
-        ("Images whose name occurs twice", _repeated(images)),
-        ("References whose name occurs twice", _repeated(references)),
-    ]
-    if found := [f"{what}: {_few(files)} ({len(files)})" for what, files in complaints if files]:
-        raise ImageError(f"Images and references pair by file name without suffix. {'. '.join(found)}.")
-    return [(image, by_stem[image.stem]) for image in images]
 
 
 _BOMB_MEND = "Score a crop of it or, if you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS."
@@ -139,53 +101,201 @@ def _formats() -> list[str]:
     return sorted({known[suffix] for suffix in SUFFIXES if suffix in known})
 
 
-def _read_bytes(path: Path) -> bytes:
-    # Pillow gets bytes, not a path, because it maps files into memory and then misreads rotated TIFFs (Pillow 13).
-    if path.is_dir():
+def _open(file: Any) -> tuple[str, bytes | Image.Image]:
+    """What messages call it, and the bytes of a file, since Pillow maps files and then misreads rotated TIFFs."""
+    if isinstance(file, Image.Image):
+        return "The PIL image", file
+    if isinstance(file, bytes | bytearray | memoryview):
+        name, data = "What was given as bytes", bytes(file)
+        mend = "copy or save it again"
+    elif isinstance(file, str | os.PathLike):
+        name, data = str(file), _read_path(Path(file))
+        mend = "copy or save it again"
+    elif callable(getattr(file, "read", None)):
+        name, data = "What was given as a file", _read_stream(file)
+        mend = "if it was read before, call seek(0)"
+    else:
+        if isinstance(file, np.ndarray | Tensor):
+            mend = (
+                "metrics take it as a tensor (N, 3, H, W) in [0, 1]: of uint8 (H, W, 3), "
+                "torch.from_numpy(array).permute(2, 0, 1)[None] / 255 makes one."
+            )
+        else:
+            mend = "pass the path of a picture."
+        raise TypeError(
+            f"read_image takes a path, bytes, a binary file or a PIL image, got {type(file).__name__}: {mend}"
+        )
+    if not data:
+        raise ImageError(f"{name} is empty (0 bytes), expected a picture: {mend}.")
+    return name, data
+
+
+def _read_path(path: Path) -> bytes:
+    if os.path.isdir(path):
         raise ImageError(f"{path} is a folder, expected a picture file: list_images finds those in it.")
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise ImageError(f"There is no picture {path}: check the path.") from error
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error.strerror}.") from error
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
 
 
-def _check_size(name: Path | str, size: tuple[int, int]) -> None:
+def _read_stream(file: Any) -> bytes:
+    """What is left of a file object."""
+    if isinstance(file, io.TextIOBase):
+        raise TypeError('read_image takes a binary file, got one that is open as text: open it with "rb".')
+    try:
+        data = file.read()
+    except (OSError, ValueError) as error:  # closed, or open for writing
+        raise ImageError(f"The file cannot be read: {_first_line(error)} Open it again for reading.") from error
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(f"read_image takes a file whose read() gives bytes, got {type(data).__name__} from it.")
+    return bytes(data)
+
+
+def _decode(name: str, data: bytes) -> Tensor:
+    """The colour (3, H, W) of a file, blended over white."""
+    tags = _tiff_tags(name, data)
+    if tags and (found := _unknown_samples(tags)):
+        raise _refusal(name, found)
+    if tags and _has_planes(tags):
+        return _join_planes(name, data, tags)
+    try:
+        with Image.open(BytesIO(data), formats=_formats()) as picture:
+            _check_size(name, picture.size)
+            if picture.mode == "F":
+                raise _refusal(name, "floats")
+            return _file_colour(data, picture)
+    except UnidentifiedImageError as error:
+        if not tags:
+            raise
+        bits, channels = tags.get(_BITS, (1,)), tags.get(_CHANNELS, 1)
+        found = f"{channels} x {bits[0]} bits of photometric {tags.get(_COLOURS)}, which Pillow does not read"
+        raise _refusal(name, found, "grey, RGB or RGBA of 8 or 16 bits") from error
+
+
+def _convert(name: str, picture: Image.Image) -> Tensor:
+    """The colour (3, H, W) of a PIL image, which is left as it is, blended over white."""
+    _check_size(name, picture.size)
+    tags = getattr(picture, "tag_v2", None)
+    if tags and (found := _unknown_samples(tags)):
+        raise _refusal(name, found)
+    if tags and _has_planes(tags) and tags.get(_BITS, (1,))[0] > 8:
+        raise ImageError(f"{name} has 16-bit channels that lie apart, which Pillow misreads: pass the file's path.")
+    if picture.mode == "F" or (picture.mode == "I" and picture.format not in ("PNG", "PPM")):
+        raise _refusal(name, "floats" if picture.mode == "F" else "32-bit integers")
+    return _colour(ImageOps.exif_transpose(picture))
+
+
+def _refusal(name: str, found: str, expected: str = "samples of 8 or 16 bits from black at 0 to white") -> ImageError:
+    mend = "save it as such, or scale it to [0, 1] and pass the tensor"
+    return ImageError(f"{name} holds {found}, expected {expected}: {mend}.")
+
+
+def _check_size(name: str, size: tuple[int, int]) -> None:
     width, height = size
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and width * height > limit:
         raise ImageError(
             f"{name} has {width}x{height} pixels, more than the {limit} that are opened safely. {_BOMB_MEND}"
         )
+    if not width * height:
+        raise ImageError(f"{name} has {width}x{height} pixels, expected one at least.")
 
 
-def _check_scale(name: Path | str, picture: Any) -> None:
-    """Refuses samples whose white is not known."""
-    if picture.mode == "F":
-        found = "floats"
-    elif picture.mode == "I" and picture.format == "TIFF":
-        found = "32-bit or signed integers"
-    elif picture.mode.startswith("I;16") and picture.format == "TIFF":
-        bits, meaning = picture.tag_v2.get(258), picture.tag_v2.get(262)
-        if bits == (16,) and meaning == 1:
-            return
-        found = f"{bits[0]}-bit grey" if bits != (16,) else "16-bit grey with white as 0"
-    else:
-        return
-    raise ImageError(
-        f"{name} holds {found}, expected samples of 8 or 16 bits from black at 0 to white: save it as such, or scale "
-        "it to [0, 1] and pass the tensor."
-    )
+def _tiff_tags(name: str, data: bytes) -> Any:
+    """The tags of a TIFF's first frame; None where it is no TIFF."""
+    if not data.startswith(tuple(TiffImagePlugin.PREFIXES)):
+        return None
+    if data.startswith(b"MM\0+"):
+        raise ImageError(f"{name} is a big-endian BigTIFF, which Pillow misreads: save it as a little-endian one.")
+    tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2] == 43 else 8])
+    file = BytesIO(data)
+    file.seek(tags.next)
+    tags.load(file)
+    return tags
 
 
-def _colour_and_alpha(data: bytes, picture: ImageFile.ImageFile) -> tuple[Tensor, Tensor | None]:
-    """Colour (3, H, W) and, where there is transparency, opacity (1, H, W), both float32 in [0, 1]."""
-    deep = picture.format in ("PNG", "TIFF") and all(_layout(tile)[0] in _OTHER_ORDER for tile in picture.tile)
+def _unknown_samples(tags: Mapping[int, Any]) -> str:
+    """What a TIFF holds, in words, where the white of its samples is not known or Pillow misreads them; else ""."""
+    bits, colours, compression = tags.get(_BITS, (1,)), tags.get(_COLOURS, 0), tags.get(_COMPRESSION, 1)
+    kinds = {2: "signed integers", 3: "floats", 5: "complex integers", 6: "complex floats"}
+    if kind := kinds.get(max(tags.get(_SAMPLE_FORMAT, (1,)))):
+        return f"{bits[0]}-bit {kind}"
+    if len(set(bits)) > 1:
+        return f"channels of {', '.join(map(str, bits))} bits"
+    if bits[0] not in (1, 2, 4, 8, 16):
+        return f"{bits[0]}-bit {'grey' if colours in (0, 1) else 'samples'}"
+    if bits[0] == 16 and colours == 0:
+        return "16-bit grey with white as 0"
+    if compression not in TiffImagePlugin.COMPRESSION_INFO:
+        return f"samples of compression {compression}, which Pillow does not read"
+    if colours == 6 and compression == 1 and tags.get(_SUBSAMPLING, (2, 2)) != (1, 1):
+        return "YCbCr whose colours are subsampled without compression, which Pillow misreads"
+    if colours in (0, 1) and tags.get(_CHANNELS, 1) > 2:
+        return f"{tags[_CHANNELS]} channels of grey"
+    if _has_planes(tags) and colours not in (1, 2):
+        return "channels that lie apart and are neither grey nor RGB"
+    return ""
+
+
+def _has_planes(tags: Mapping[int, Any]) -> bool:
+    """Whether the channels of a TIFF lie one after the other (PlanarConfiguration 2), as those of (C, H, W) do."""
+    return tags.get(_PLANAR) == 2 and tags.get(_CHANNELS, 1) > 1
+
+
+def _join_planes(name: str, data: bytes, tags: Mapping[int, Any]) -> Tensor:
+    """The colour of a TIFF whose channels lie apart, each read as grey: Pillow misreads 16-bit and grey ones."""
+    count, colours = tags[_CHANNELS], 3 if tags[_COLOURS] == 2 else 1
+    planes = torch.cat([_decode(name, _plane(data, tags, index))[:1] for index in range(count)])
+    meaning = tags.get(_EXTRA, (2,))[0]  # of what comes after the colours: 2 is alpha, 1 too, multiplied into them
+    alpha = planes[colours : colours + 1] if count > colours and meaning in (1, 2) else None
+    return _over_white(planes[:colours], alpha, meaning == 1)
+
+
+def _plane(data: bytes, tags: Mapping[int, Any], index: int) -> bytes:
+    """One channel of such a TIFF as a grey TIFF: the same bytes, and a directory of its own after them."""
+    own = {tag: tags[tag] for tag in _SHARED if tag in tags}
+    own |= {_BITS: tags.get(_BITS, (1,))[0], _COLOURS: 1, _CHANNELS: 1}
+    for tag in _PLACES:
+        if tag in tags:
+            share = len(tags[tag]) // tags[_CHANNELS]
+            own[tag] = tags[tag][share * index : share * (index + 1)]
+    order = "<" if data[:1] == b"I" else ">"
+    after = len(data) + 2 + 12 * len(own) + 4
+    entries, beyond = b"", b""
+    for tag, value in sorted(own.items()):
+        values = (value,) if isinstance(value, int) else value
+        kind, packed = (7, values) if isinstance(values, bytes) else (4, struct.pack(f"{order}{len(values)}I", *values))
+        if len(packed) > 4:
+            packed, beyond = struct.pack(f"{order}I", after + len(beyond)), beyond + packed
+        entries += struct.pack(f"{order}HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
+    header = data[:2] + struct.pack(f"{order}HI", 42, len(data))
+    return header + data[8:] + struct.pack(f"{order}H", len(own)) + entries + bytes(4) + beyond
+
+
+def _file_colour(data: bytes, picture: ImageFile.ImageFile) -> Tensor:
+    """The colour (3, H, W) of a file that Pillow has opened, blended over white."""
+    orders = [_layout(tile)[0] for tile in picture.tile] if picture.format in ("PNG", "TIFF") else []
+    multiplied = any(order.startswith("RGBa") for order in orders)
+    if multiplied:  # by alpha; Pillow would divide by it, and round
+        _relabel(picture, _undivided)
+    deep = bool(orders) and all(_undivided(order) in _OTHER_ORDER for order in orders)
     ImageOps.exif_transpose(picture, in_place=True)
+    return _colour(picture, _lower_bytes(data) if deep else None, multiplied)
+
+
+def _colour(picture: Image.Image, lower: Image.Image | None = None, multiplied: bool = False) -> Tensor:
+    """The colour (3, H, W) of an upright picture over white, float32 in [0, 1].
+
+    `lower` has the lower bytes of 16-bit colour; `multiplied` says that alpha is in the colour already.
+    """
+    if picture.mode in ("La", "RGBa"):
+        picture, multiplied = Image.merge(picture.mode.upper(), picture.split()), True
     transparent = picture.info.get("transparency")
-    if deep:
-        samples, white = _floats(picture) * 256 + _floats(_lower_bytes(data)), 65535
+    if lower:
+        samples, white = _floats(picture) * 256 + _floats(lower), 65535
     elif picture.mode.startswith("I"):
         samples, white = _floats(picture)[None], 65535
     else:
@@ -195,7 +305,14 @@ def _colour_and_alpha(data: bytes, picture: ImageFile.ImageFile) -> tuple[Tensor
     if transparent is not None:
         alpha = (samples != torch.tensor(transparent).reshape(-1, 1, 1)).any(0, keepdim=True).float()
     samples /= white
-    return samples[:3].expand(3, -1, -1), samples[3:] if len(samples) == 4 else alpha
+    return _over_white(samples[:3], samples[3:] if len(samples) == 4 else alpha, multiplied)
+
+
+def _over_white(colour: Tensor, alpha: Tensor | None, multiplied: bool) -> Tensor:
+    """What is seen of a colour over white, (3, H, W); `multiplied` says that alpha is in the colour already."""
+    if alpha is not None:
+        colour = ((colour if multiplied else colour * alpha) + (1 - alpha)).clamp(max=1)
+    return colour.expand(3, -1, -1)
 
 
 def _lower_bytes(data: bytes) -> Image.Image:
@@ -204,13 +321,23 @@ def _lower_bytes(data: bytes) -> Image.Image:
     Pillow decodes the upper byte of each alone. Told that they lie the other way round, it decodes the lower one.
     """
     with Image.open(BytesIO(data), formats=_formats()) as picture:
-        for index, tile in enumerate(picture.tile):
-            order, *rest = _layout(tile)
-            other: Any = (_OTHER_ORDER[order], *rest) if rest else _OTHER_ORDER[order]
-            remake: Any = getattr(type(tile), "_make", tuple)  # before Pillow 11.1 these are plain tuples
-            picture.tile[index] = remake((*tile[:3], other))
+        _relabel(picture, lambda order: _OTHER_ORDER[_undivided(order)])
         ImageOps.exif_transpose(picture, in_place=True)
         return picture
+
+
+def _relabel(picture: ImageFile.ImageFile, rename: Callable[[str], str]) -> None:
+    """Tells Pillow that the samples lie in another way in the file than it thinks."""
+    for index, tile in enumerate(picture.tile):
+        order, *rest = _layout(tile)
+        other: Any = (rename(order), *rest) if rest else rename(order)
+        remake: Any = getattr(type(tile), "_make", tuple)  # before Pillow 11.1 these are plain tuples
+        picture.tile[index] = remake((*tile[:3], other))
+
+
+def _undivided(order: str) -> str:
+    """A raw mode that leaves colours as they are where the given one divides them by alpha."""
+    return order.replace("RGBa", "RGBA")
 
 
 def _layout(tile: Any) -> tuple[Any, ...]:
@@ -224,25 +351,6 @@ def _floats(picture: Image.Image) -> Tensor:
     if samples.dtype != np.uint8:
         return torch.from_numpy(samples.astype(np.float32))  # of any byte order
     return torch.from_numpy(samples).permute(2, 0, 1).contiguous().float()
-
-
-def _pictures(paths: Iterable[Path]) -> list[Path]:
-    chosen = [path for path in paths if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()]
-    return sorted(chosen, key=_natural)
-
-
-def _natural(path: Path) -> tuple[list[list[str | int]], Path]:
-    parts = [re.split(r"(\d+)", part.casefold()) for part in path.parts]
-    return [[int(piece) if piece.isdecimal() else piece for piece in part] for part in parts], path
-
-
-def _repeated(paths: Sequence[Path]) -> list[Path]:
-    counts = Counter(path.stem for path in paths)
-    return [path for path in paths if counts[path.stem] > 1]
-
-
-def _few(paths: Sequence[Path]) -> str:
-    return ", ".join(map(str, paths[:5])) + (", ..." if len(paths) > 5 else "")
 
 
 def _first_line(error: BaseException) -> str:

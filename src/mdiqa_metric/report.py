@@ -17,8 +17,9 @@ from torch.nn.functional import interpolate
 
 from .correlations import Array
 from .extras import library
-from .io import ImageError, read_image
+from .io import read_image
 from .logistic import Fit, logistic4, logistic5
+from .pairing import ImageError
 from .scoring import replacing
 
 if TYPE_CHECKING:

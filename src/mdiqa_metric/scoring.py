@@ -16,8 +16,9 @@ from typing import Any, NamedTuple, TextIO
 import torch
 from torch import Tensor
 
-from .io import ImageError, list_images, pair_by_stem, read_image
+from .io import read_image
 from .metric import Metric
+from .pairing import ImageError, list_images, pair_files
 from .weights import canonical, manifest, metric_class
 
 Row = dict[str, Any]
@@ -50,23 +51,30 @@ def check_device(name: str) -> None:
         raise ValueError(f"The device {name} cannot be used here: this machine has {' and '.join(here)}.") from error
 
 
-def pair_images(images: Sequence[str], reference: str | None) -> list[Pair]:
+def pair_images(
+    images: Sequence[str], reference: str | None, *, suffix: str = "", recursive: bool = False
+) -> list[Pair]:
     """The pictures that folders, patterns and files stand for, each with its reference.
 
-    `reference` is a folder or a pattern, paired by file name, or one file for all; None pairs each with None.
+    Args:
+        images: as in `pairing.list_images`.
+        reference: a folder or a pattern, paired by name, or one file for all; None pairs each with None.
+        suffix: what the images' names have beyond the references', as in `pairing.pair_by_stem`.
+        recursive: search folders in depth and pair by the path below them.
 
     Raises:
         ImageError: nothing is found, or names do not match.
+        ValueError: a suffix where nothing is paired by name.
     """
-    files = list_images(images)
-    if reference is None:
-        return [(file, None) for file in files]
-    references = list_images(reference)
-    if references == [Path(reference)]:
-        if not references[0].exists():
-            raise ImageError(f"There is no reference {reference}: check the path.")
-        return [(file, references[0]) for file in files]
-    return [*pair_by_stem(files, references)]
+    one_for_all = reference is not None and list_images(reference, recursive=recursive) == [Path(reference)]
+    if suffix and (reference is None or one_for_all):
+        raise ValueError("A suffix pairs images with references by name: give --reference FOLDER, or no --suffix.")
+    if reference is not None and not one_for_all:
+        return [*pair_files(images, reference, suffix=suffix, recursive=recursive)]
+    if reference is not None and not Path(reference).exists():
+        raise ImageError(f"There is no reference {reference}: check the path.")
+    against = None if reference is None else Path(reference)
+    return [(file, against) for file in list_images(images, recursive=recursive)]
 
 
 class Scores(NamedTuple):
@@ -155,6 +163,20 @@ def summarize(metrics: Mapping[str, Metric], rows: Sequence[Row]) -> dict[str, R
     return summary
 
 
+def folder_means(names: Iterable[str], rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
+    """For each folder that images lie in, in their order, and each metric there: n and mean of the scores it gave."""
+    folders: dict[str, list[Row]] = {}
+    for row in rows:
+        folders.setdefault(os.path.dirname(row["image"]), []).append(row)
+    means: dict[str, dict[str, Row]] = {}
+    for folder, inside in folders.items():
+        means[folder] = {}
+        for name in names:
+            scores = [row[name] for row in inside if row[name] is not None]
+            means[folder][name] = {"n": len(scores), "mean": statistics.fmean(scores) if scores else None}
+    return means
+
+
 def check_destination(path: Path, what: str, suffixes: Collection[str]) -> None:
     """Raises ValueError where a file could not be written there, so that it is known before an hour of scoring."""
     if path.suffix not in suffixes:
@@ -166,7 +188,7 @@ def check_destination(path: Path, what: str, suffixes: Collection[str]) -> None:
 
 
 def write_scores(path: Path, rows: Sequence[Row], summary: Mapping[str, Row]) -> None:
-    """Writes .csv or .jsonl (the rows) or .json (rows and summary), whole or not at all."""
+    """Writes .csv or .jsonl (the rows) or .json (rows, summary and means by folder), whole or not at all."""
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         WRITERS[path.suffix](file, rows, summary)
 
@@ -200,7 +222,7 @@ def _write_csv(file: TextIO, rows: Sequence[Row], summary: Mapping[str, Row]) ->
 
 
 def _write_json(file: TextIO, rows: Sequence[Row], summary: Mapping[str, Row]) -> None:
-    _dump(file, {"metrics": summary, "images": rows})
+    _dump(file, {"metrics": summary, "folders": folder_means([*summary], rows), "images": rows})
 
 
 def _write_jsonl(file: TextIO, rows: Sequence[Row], summary: Mapping[str, Row]) -> None:

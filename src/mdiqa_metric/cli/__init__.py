@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from . import dataset, evaluate, listing, score, train, weights
+from .printing import safe_streams
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(score.score)
@@ -27,12 +28,14 @@ def _version(asked: bool) -> None:
     if asked:
         from .. import __version__
 
-        print(f"mdiqa_metric {__version__}")
+        with safe_streams():
+            print(f"mdiqa_metric {__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def main(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -41,3 +44,4 @@ def main(
     logging.basicConfig(format="%(message)s")
     logging.getLogger("mdiqa_metric").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", module="PIL")  # what matters of them comes as an ImageError
+    context.with_resource(safe_streams())

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, NoReturn
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn, TextIO
 
 import typer
 from rich import box
@@ -26,6 +30,64 @@ WRAPPED = (
 )  # the columns that give way where a terminal is narrow
 
 stdout, stderr = Console(highlight=False), Console(stderr=True, highlight=False)
+
+
+class _Stream:
+    """stdout or stderr that ends no run: results may be owed to a file, whatever becomes of a pipe.
+
+    A character that the encoding lacks is escaped. After an error (the reader left, the disk is full), which is kept
+    in `lost`, what is written goes nowhere.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.lost: OSError | None = None
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        if not self.lost:
+            self._try(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        if not self.lost:
+            self._try(self._stream.flush)
+
+    def _try(self, action: Callable[..., Any], *arguments: str) -> None:
+        try:
+            action(*arguments)
+        except OSError as error:
+            self.lost = error
+            with suppress(OSError):  # what is buffered would fail again when Python ends
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def safe_streams() -> Iterator[None]:
+    """Commands print through `_Stream`. Where that lost something, but not since a reader left, the exit code is 1."""
+    before = sys.stdout, sys.stderr
+    streams = [_Stream(stream or io.StringIO()) for stream in before]  # None where the shell closed it: >&-
+    sys.stdout, sys.stderr = streams
+    try:
+        yield
+    finally:
+        streams[0].flush()
+        lost = streams[0].lost
+        spoiled = lost is not None and lost.errno != errno.EPIPE
+        if lost and spoiled:
+            say(f"What was to be printed is lost: {lost.strerror}.")
+        sys.stdout, sys.stderr = before
+        if spoiled:
+            raise typer.Exit(1)
+
+
+def is_lost(console: Console) -> bool:
+    """Whether what is printed goes nowhere any more."""
+    return getattr(console.file, "lost", None) is not None
 
 
 def show(

@@ -10,17 +10,25 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from .printing import SHOWN, better, digits, errors, print_lines, progress, say, show, stderr, stdout
+from .printing import SHOWN, better, digits, errors, is_lost, print_lines, progress, say, show, stderr, stdout
 
 Images = Annotated[list[str], typer.Argument(metavar="IMAGES", help="Pictures, folders, patterns: 'out/**/*.png'.")]
 Metrics = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Of `mdiqa-metric list`; may be repeated.")]
 Reference = Annotated[str | None, typer.Option(metavar="PATH", help="A folder, paired by file name; or one picture.")]
+Suffix = Annotated[str, typer.Option(metavar="TEXT", help="What images' names have beyond the references': _x4.")]
+Recursive = Annotated[bool, typer.Option("--recursive", help="Search folders in depth, pair by the path below them.")]
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write scores to this .csv, .json or .jsonl.")]
 Device = Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps, ...")]
 
 
 def score(
-    images: Images, metric: Metrics = None, reference: Reference = None, out: Out = None, device: Device = "cpu"
+    images: Images,
+    metric: Metrics = None,
+    reference: Reference = None,
+    suffix: Suffix = "",
+    recursive: Recursive = False,
+    out: Out = None,
+    device: Device = "cpu",
 ) -> None:
     """Score pictures, each alone at its own size.
 
@@ -28,9 +36,12 @@ def score(
 
     A picture that cannot be scored is listed with its reason and makes the exit code 1; the others go on.
 
-    std is the population's.
+    std is the population's. Images in several folders have a mean for each.
+
+    Names with more than a suffix: --suffix 'sr_{stem}_x4'.
     """
     from .. import scoring
+    from ..pairing import left_out
     from ..weights import create
 
     with errors():
@@ -38,7 +49,10 @@ def score(
         scoring.check_device(device)
         if out:
             scoring.check_destination(out, "Scores", scoring.WRITERS)
-        pairs = scoring.pair_images(images, reference)
+        pairs = scoring.pair_images(images, reference, suffix=suffix, recursive=recursive)
+        if others := left_out([*images, *([reference] if reference else [])], recursive=recursive):
+            shown = ", ".join(path.name for path in others[:5]) + (", ..." if len(others) > 5 else "")
+            say(f"Left out, as their suffixes are no image's: {shown} ({len(others)}).")
         metrics = {name: create(name).to(device) for name in names}
     piped = not stdout.file.isatty()
     if piped:
@@ -51,28 +65,30 @@ def score(
             if piped:
                 scores = ("nan" if row[name] is None else f"{row[name]:.7g}" for name in names)
                 print_lines(stdout, [[row["image"], *scores]])
+                if is_lost(stdout) and not out:
+                    raise typer.Exit(1)  # nobody would get the scores
             if row["error"]:
                 say(row["error"] if row["image"] in row["error"] else f"{row['image']}: {row['error']}")
             move(len(rows), len(pairs))
     left = pairs[len(rows) :]
     rows += [scoring.score_row(*pair, names, error="interrupted before it was scored") for pair in left]
     summary = scoring.summarize(metrics, rows)
-    if out:
-        with errors():
-            scoring.write_scores(out, rows, summary)
-    if not piped:
-        _show_images(rows, names)
-    _show_summary(stderr if piped else stdout, summary)
+    try:
+        if out:
+            with errors():
+                scoring.write_scores(out, rows, summary)
+    finally:  # where the file cannot be written, the terminal still gets them
+        if not piped:
+            _show_images(rows, names)
+        _show_summary(stderr if piped else stdout, summary)
+        _show_folders(stderr if piped else stdout, scoring.folder_means(names, rows))
     if failed := sum(row["error"] is not None for row in rows):
         say(f"{failed} of {len(rows)} not scored{': interrupted' if left else ''}.")
     raise typer.Exit(130 if left else min(failed, 1))
 
 
 def _show_images(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
-    shown = [[row["image"], *(digits(row[name]) for name in names)] for row in rows[:SHOWN]]
-    show(stdout, ["image", *names], shown, words=1)
-    if len(rows) > SHOWN:
-        stdout.print(f"and {len(rows) - SHOWN} more, which --out or a pipe gets", style="dim")
+    _show_some(stdout, ["image", *names], [[row["image"], *(digits(row[name]) for name in names)] for row in rows])
     stdout.print()
 
 
@@ -80,3 +96,18 @@ def _show_summary(console: Console, summary: Mapping[str, Mapping[str, Any]]) ->
     columns = ("mean", "std", "min", "max")
     rows = [[name, better(row), *(digits(row[key]) for key in columns), row["n"]] for name, row in summary.items()]
     show(console, ["metric", "better", *columns, "n"], rows, words=2)
+
+
+def _show_folders(console: Console, means: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    if len(means) < 2:
+        return
+    rows = [[folder or ".", *(digits(row["mean"]) for row in of.values())] for folder, of in means.items()]
+    _show_some(console, ["mean of folder", *next(iter(means.values()))], rows)
+
+
+def _show_some(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """All rows in a pipe, the first on a terminal."""
+    shown = rows[:SHOWN] if console.file.isatty() else rows
+    show(console, columns, shown, words=1)
+    if len(rows) > len(shown):
+        console.print(f"and {len(rows) - len(shown)} more, which --out or a pipe gets", style="dim")

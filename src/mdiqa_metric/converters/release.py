@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..extras import library
-from ..io import SUFFIXES
+from ..pairing import SUFFIXES
 from ..tables import TableError, few
 
 if TYPE_CHECKING:
