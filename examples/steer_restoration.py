@@ -28,7 +28,7 @@ import matplotlib
 import skimage.data
 import torch
 import torch.nn.functional as F
-from pace import use_fastest_threads
+from pace import paced, use_fastest_threads
 from restoration_measures import Figures, measure
 from rich.console import Console
 from rich.table import Table
@@ -119,7 +119,7 @@ def train(
     optimizer = torch.optim.Adam(network.parameters(), rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
     device, losses = next(network.parameters()).device, []
-    for low, clean in batches(pictures, steps, seed):
+    for low, clean in paced(batches(pictures, steps, seed)):
         loss = objective(network(low.to(device)), clean.to(device))
         optimizer.zero_grad()
         loss.backward()

@@ -211,6 +211,18 @@ def test_a_quiet_machine_keeps_its_threads_and_all_steps(example, clock, capsys)
     assert not capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("slower", "threads"), [(2.0, 4), (4.0, 1)])
+def test_a_program_that_starts_in_the_middle_takes_the_threads_away(example, clock, slower, threads):
+    taken = []
+    for step in example.paced(range(60)):
+        taken.append(step)
+        clock.seconds[4] = slower if step >= 30 else 1.0
+        clock.work()
+    assert taken == list(range(60))
+    assert clock.threads == threads
+    assert clock.ran == [4] * 40 + [threads] * 20  # ten slow steps are enough
+
+
 @pytest.mark.parametrize(("seconds", "settings", "steps"), [(0.3, 2, 100), (0.3, 5, 100), (3.0, 2, 10), (1000.0, 2, 1)])
 def test_slow_steps_are_fewer_and_take_no_longer(example, capsys, seconds, settings, steps):
     assert example.fitted_steps(seconds, settings) == steps
