@@ -1,6 +1,6 @@
 """Scores a set of Parquet shards that is too large for one machine's disk, with Ray Data on one machine or many.
 
-    python examples/score_shards.py s3://bucket/shards s3://bucket/scores --metric mdiqa --actors 16 --gpus 1
+    python examples/score_shards.py s3://bucket/shards s3://bucket/scores --metric topiq-nr --actors 16 --gpus 1
 
 Each row of a shard is a picture: `image` holds the bytes of its file, `reference` those of its reference where metrics
 compare, and whatever else there is (`name`, `mos`) goes on into the scores. These are Parquet again, with a column a

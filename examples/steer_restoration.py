@@ -7,7 +7,8 @@ A small residual network learns with L1 alone to undo blur, halving and sensor n
 for the same steps on the same crops: "off" with L1 alone as before, the others with MDIQA-lite beside it, at all
 weights 1 ("neutral") and at those of each --set. Pictures that none of them saw are restored by all; how that went is
 printed, and written to `steer.csv` and `steer.png`. The last four columns ask no model; restoration_measures.py says
-what they are. With scikit-image's photographs and 200 steps it takes about three minutes on two cores.
+what they are. With scikit-image's photographs and 200 steps it takes about three minutes on two cores. Where steps are
+slow, because other programs keep the cores busy, there are fewer of them, unless --steps says how many.
 
 The photographs come with scikit-image and are free: chelsea (Stefan van der Walt, CC0), coffee (Rachel Michetti, CC0),
 astronaut and hubble_deep_field (NASA, public domain), rocket (SpaceX, public domain).
@@ -27,6 +28,7 @@ import matplotlib
 import skimage.data
 import torch
 import torch.nn.functional as F
+from pace import paced, use_fastest_threads
 from restoration_measures import Figures, measure
 from rich.console import Console
 from rich.table import Table
@@ -41,6 +43,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 PHOTOGRAPHS = ("chelsea", "astronaut", "rocket", "hubble_deep_field", "coffee")
+STEPS = 200  # for each setting, after four times as many with L1 alone
+SLOWEST = 0.15  # seconds a step, up to which all of them are made: four minutes for the default settings
 SIDE = 192  # of the crops: MDIQA-lite learnt from ones of this size and above
 Objective = Callable[[Tensor, Tensor], Tensor]
 
@@ -115,7 +119,7 @@ def train(
     optimizer = torch.optim.Adam(network.parameters(), rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
     device, losses = next(network.parameters()).device, []
-    for low, clean in batches(pictures, steps, seed):
+    for low, clean in paced(batches(pictures, steps, seed)):
         loss = objective(network(low.to(device)), clean.to(device))
         optimizer.zero_grad()
         loss.backward()
@@ -154,12 +158,34 @@ def split(pictures: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     return [picture for index, picture in enumerate(even) if index % 4], even[::4]
 
 
+def step_seconds(metric: MultiDimensional, pictures: Sequence[Tensor], settings: int, weight: float) -> float:
+    """What a step of `compare` takes now, on average; torch is left with the number of threads that is fastest now."""
+    learnt, _ = split(pictures)
+    network = Restorer().to(next(metric.parameters()).device)
+    mix = [(5, F.l1_loss), (1 + settings, steered(metric, weight))]  # of its steps, so many are with each objective
+    seconds = use_fastest_threads(lambda: [train(network, learnt, each, count, 1e-4) for count, each in mix])
+    return seconds / sum(count for count, _ in mix)
+
+
+def fitted_steps(seconds: float, settings: int) -> int:
+    """STEPS where a step takes up to SLOWEST seconds, and as many as end in the same time where it takes longer."""
+    if seconds <= SLOWEST:
+        return STEPS
+    steps = max(1, round(STEPS * SLOWEST / seconds))
+    print(
+        f"A step takes {seconds:.2f} s here: fits {steps} steps a setting instead of {STEPS} into "
+        f"{(6 + settings) * steps * seconds:.0f} s. Give --steps {STEPS} to have them all.",
+        flush=True,
+    )
+    return steps
+
+
 def compare(
     metric: MultiDimensional,
     pictures: Sequence[Tensor],
     settings: Sequence[dict[str, float]],
     out: Path,
-    steps: int = 200,
+    steps: int = STEPS,
     weight: float = 0.15,
     seed: int = 0,
 ) -> dict[str, Figures]:
@@ -253,7 +279,9 @@ def main() -> None:
     parser.add_argument("--weight", type=float, default=0.15, help="of the quality beside L1")
     parser.add_argument("--data", type=Path, help="a folder of clean pictures (default: scikit-image's)")
     parser.add_argument(
-        "--steps", type=int, default=200, help="for each setting, after four times as many with L1 alone"
+        "--steps",
+        type=int,
+        help=f"for each setting, after four times as many with L1 alone (default: {STEPS}, fewer where they are slow)",
     )
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--seed", type=int, default=0)
@@ -262,7 +290,9 @@ def main() -> None:
     pictures = photographs(asked.data)
     settings = asked.settings or [[("sharpness", 2.0)], [("noisiness", 2.0)]]
     metric = mdiqa_metric.create("mdiqa-lite").to(asked.device)
-    compare(metric, pictures, [dict(setting) for setting in settings], asked.out, asked.steps, asked.weight, asked.seed)
+    seconds = step_seconds(metric, pictures, len(settings), asked.weight)
+    steps = fitted_steps(seconds, len(settings)) if asked.steps is None else asked.steps
+    compare(metric, pictures, [dict(setting) for setting in settings], asked.out, steps, asked.weight, asked.seed)
     print(f"Wrote {asked.out / 'steer.csv'} and {asked.out / 'steer.png'}.")
 
 
