@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable
 
 import torch
 
-T = TypeVar("T")
 
-
-def use_fastest_threads(work: Callable[[], object]) -> float:
-    """Sets torch to all of its threads or to one, whichever does the work faster now; returns the seconds it took.
+def use_fastest_threads(work: Callable[[], object]) -> None:
+    """Sets torch to all of its threads or to one, whichever does the work faster now.
 
     Threads wait for each other at the end of every kernel. Where another program keeps one off its core, the small
     kernels here take ten times as long and more; one thread waits for nobody.
@@ -31,20 +28,34 @@ def use_fastest_threads(work: Callable[[], object]) -> float:
     torch.set_num_threads(fastest)
     if fastest < every:
         print(f"1 thread is faster than {every} here, as where other programs keep the cores busy.", flush=True)
-    return seconds[fastest]
 
 
-def paced(steps: Iterable[T]) -> Iterator[T]:
-    """The steps as they come; once ten take 2.5 times as long as the fastest ten did, the rest run with one thread.
+class Pace:
+    """How far a training is: by the steps it has made or by the time it has taken, whichever is more.
 
-    So a program that starts in the middle does not stall them either.
+    Once ten steps take 2.5 times as long as the fastest ten did, torch gets one thread: a program that starts in the
+    middle does not stall the rest.
     """
-    fastest, started = math.inf, time.perf_counter()
-    for count, step in enumerate(steps, 1):
-        yield step
-        if count % 10 == 0:
-            now = time.perf_counter()
-            fastest = min(fastest, now - started)
-            if now - started > 2.5 * fastest:
+
+    def __init__(self, steps: int, seconds: float) -> None:
+        self.steps, self.seconds, self.made, self.over = steps, seconds, 0, 0
+        self.fastest, self.started = math.inf, time.perf_counter()
+        self.tenth = self.started
+
+    def advance(self) -> int:
+        """Called after each step: how many of the steps are over with it, 1 or more where time runs short."""
+        now = time.perf_counter()
+        self.made += 1
+        if self.made % 10 == 0:
+            self.fastest = min(self.fastest, now - self.tenth)
+            if now - self.tenth > 2.5 * self.fastest:
                 torch.set_num_threads(1)
-            started = now
+            self.tenth = now
+        due = int(self.steps * min(1.0, (now - self.started) / self.seconds))
+        before, self.over = self.over, max(self.over + 1, due)
+        return self.over - before
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no step is left."""
+        return self.over >= self.steps

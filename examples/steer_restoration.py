@@ -7,8 +7,8 @@ A small residual network learns with L1 alone to undo blur, halving and sensor n
 for the same steps on the same crops: "off" with L1 alone as before, the others with MDIQA-lite beside it, at all
 weights 1 ("neutral") and at those of each --set. Pictures that none of them saw are restored by all; how that went is
 printed, and written to `steer.csv` and `steer.png`. The last four columns ask no model; restoration_measures.py says
-what they are. With scikit-image's photographs and 200 steps it takes about three minutes on two cores. Where steps are
-slow, because other programs keep the cores busy, there are fewer of them, unless --steps says how many.
+what they are. With scikit-image's photographs and 200 steps it takes about three minutes on two cores, four at most:
+where other programs keep the cores busy, fewer steps are made, unless --steps says how many.
 
 The photographs come with scikit-image and are free: chelsea (Stefan van der Walt, CC0), coffee (Rachel Michetti, CC0),
 astronaut and hubble_deep_field (NASA, public domain), rocket (SpaceX, public domain).
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ import matplotlib
 import skimage.data
 import torch
 import torch.nn.functional as F
-from pace import paced, use_fastest_threads
+from pace import Pace, use_fastest_threads
 from restoration_measures import Figures, measure
 from rich.console import Console
 from rich.table import Table
@@ -113,19 +114,32 @@ def batches(
 
 
 def train(
-    network: nn.Module, pictures: Sequence[Tensor], objective: Objective, steps: int, rate: float, seed: int = 0
+    network: nn.Module,
+    pictures: Sequence[Tensor],
+    objective: Objective,
+    steps: int,
+    rate: float,
+    seed: int = 0,
+    slowest: float = math.inf,
 ) -> list[float]:
-    """Trains the network in place; returns the objective at every step."""
+    """Trains the network in place; returns the objective at every step.
+
+    There are fewer steps, through the same schedule, where they take longer than `slowest` seconds on average.
+    """
     optimizer = torch.optim.Adam(network.parameters(), rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
     device, losses = next(network.parameters()).device, []
-    for low, clean in paced(batches(pictures, steps, seed)):
+    pace = Pace(steps, steps * slowest)
+    for low, clean in batches(pictures, steps, seed):
         loss = objective(network(low.to(device)), clean.to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        schedule.step()
         losses.append(loss.item())
+        for _ in range(pace.advance()):
+            schedule.step()
+        if pace.is_over:
+            break
     return losses
 
 
@@ -158,28 +172,6 @@ def split(pictures: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     return [picture for index, picture in enumerate(even) if index % 4], even[::4]
 
 
-def step_seconds(metric: MultiDimensional, pictures: Sequence[Tensor], settings: int, weight: float) -> float:
-    """What a step of `compare` takes now, on average; torch is left with the number of threads that is fastest now."""
-    learnt, _ = split(pictures)
-    network = Restorer().to(next(metric.parameters()).device)
-    mix = [(5, F.l1_loss), (1 + settings, steered(metric, weight))]  # of its steps, so many are with each objective
-    seconds = use_fastest_threads(lambda: [train(network, learnt, each, count, 1e-4) for count, each in mix])
-    return seconds / sum(count for count, _ in mix)
-
-
-def fitted_steps(seconds: float, settings: int) -> int:
-    """STEPS where a step takes up to SLOWEST seconds, and as many as end in the same time where it takes longer."""
-    if seconds <= SLOWEST:
-        return STEPS
-    steps = max(1, round(STEPS * SLOWEST / seconds))
-    print(
-        f"A step takes {seconds:.2f} s here: fits {steps} steps a setting instead of {STEPS} into "
-        f"{(6 + settings) * steps * seconds:.0f} s. Give --steps {STEPS} to have them all.",
-        flush=True,
-    )
-    return steps
-
-
 def compare(
     metric: MultiDimensional,
     pictures: Sequence[Tensor],
@@ -188,6 +180,7 @@ def compare(
     steps: int = STEPS,
     weight: float = 0.15,
     seed: int = 0,
+    slowest: float = math.inf,
 ) -> dict[str, Figures]:
     """Trains a network for each setting, and writes how they restore the pictures kept out to `out`."""
     for setting in settings:
@@ -197,8 +190,12 @@ def compare(
     torch.manual_seed(seed)
     base = Restorer().to(device)
     started = time.perf_counter()
-    losses = train(base, learnt, F.l1_loss, 4 * steps, 1e-3, seed)
-    print(f"{4 * steps} steps with L1 alone: {time.perf_counter() - started:.0f} s, L1 {_last(losses):.4f}", flush=True)
+    use_fastest_threads(lambda: train(copy.deepcopy(base), learnt, F.l1_loss, 5, 1e-3, seed))
+    losses = train(base, learnt, F.l1_loss, 4 * steps, 1e-3, seed, slowest)
+    print(
+        f"L1 alone: {_made(losses, 4 * steps)}, {time.perf_counter() - started:.0f} s, L1 {_last(losses):.4f}",
+        flush=True,
+    )
 
     references = [picture.to(device) for picture in kept]
     low = [degraded(picture, Random(index), shots=2).to(device) for index, picture in enumerate(kept)]
@@ -207,10 +204,9 @@ def compare(
     for name, setting in {"off": None, "neutral": {}, **named}.items():
         network = copy.deepcopy(base)
         objective = F.l1_loss if setting is None else steered(metric, weight, **setting)
-        losses = train(network, learnt, objective, steps, 5e-4, seed + 1)
-        print(
-            f"{name}: {steps} steps more, {time.perf_counter() - started:.0f} s, loss {_last(losses):.4f}", flush=True
-        )
+        losses = train(network, learnt, objective, steps, 5e-4, seed + 1, slowest)
+        made = f"{_made(losses, steps)} more, {time.perf_counter() - started:.0f} s"
+        print(f"{name}: {made}, loss {_last(losses):.4f}", flush=True)
         versions[name] = restored(network, low)
     versions["reference"] = [picture.expand(2, -1, -1, -1) for picture in references]
     figures = {name: measure(metric, shots, references) for name, shots in versions.items()}
@@ -223,6 +219,12 @@ def compare(
     draw(out / "steer.png", versions, figures)
     show(figures, len(kept))
     return figures
+
+
+def _made(losses: Sequence[float], steps: int) -> str:
+    if len(losses) == steps:
+        return f"{steps} steps"
+    return f"{len(losses)} of {steps} steps, for they are slow here (--steps {STEPS} makes all)"
 
 
 def _last(losses: Sequence[float]) -> float:
@@ -290,9 +292,9 @@ def main() -> None:
     pictures = photographs(asked.data)
     settings = asked.settings or [[("sharpness", 2.0)], [("noisiness", 2.0)]]
     metric = mdiqa_metric.create("mdiqa-lite").to(asked.device)
-    seconds = step_seconds(metric, pictures, len(settings), asked.weight)
-    steps = fitted_steps(seconds, len(settings)) if asked.steps is None else asked.steps
-    compare(metric, pictures, [dict(setting) for setting in settings], asked.out, steps, asked.weight, asked.seed)
+    chosen = [dict(setting) for setting in settings]
+    steps, slowest = (STEPS, SLOWEST) if asked.steps is None else (asked.steps, math.inf)
+    compare(metric, pictures, chosen, asked.out, steps, asked.weight, asked.seed, slowest)
     print(f"Wrote {asked.out / 'steer.csv'} and {asked.out / 'steer.png'}.")
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from .io import read_image
 from .metric import Metric
 from .pairing import ImageError, list_images, pair_files
-from .weights import canonical, manifest, metric_class
+from .weights import Spec
 
 Row = dict[str, Any]
 Pair = tuple[Path, Path | None]
@@ -27,14 +27,15 @@ Picture = str | os.PathLike[str] | bytes
 
 
 def choose_metrics(names: Sequence[str], reference: str | None) -> list[str]:
-    """The full names of the metrics to score with; where none is named, mdiqa-lite, or stlpips-alex with a reference.
+    """The metrics to score with, each as `Spec` writes it; mdiqa-lite where none is named, or stlpips-alex beside a
+    reference.
 
     Raises:
-        ValueError: an unknown name, or metrics and reference that do not go together.
+        ValueError, TypeError: an unknown name or option, or metrics and reference that do not go together.
     """
     default = "mdiqa-lite" if reference is None else "stlpips-alex"
-    chosen = list(dict.fromkeys(map(canonical, names or [default])))
-    comparing = [name for name in chosen if metric_class(manifest()["metrics"][name]["class"]).full_reference]
+    chosen = list(dict.fromkeys(str(Spec.parse(name)) for name in names or [default]))
+    comparing = [name for name in chosen if Spec.parse(name).metric_class.full_reference]
     if comparing and reference is None:
         raise ValueError(f"A reference is needed for {', '.join(comparing)}: give --reference FOLDER or FILE.")
     if reference is not None and not comparing:

@@ -74,6 +74,11 @@ class Spec(NamedTuple):
         types = {"border": int} | get_type_hints(kind.__init__)
         return cls(name, {key: _parsed(name, key, value, types.get(key)) for key, value in options.items()}, weights)
 
+    @property
+    def metric_class(self) -> type[Metric]:
+        """The class of the metric, imported now."""
+        return metric_class(manifest()["metrics"][self.name]["class"])
+
     def __str__(self) -> str:
         options = [f"{key}={value}" for key, value in self.options.items()]
         if self.weights is None:

@@ -13,11 +13,12 @@ from typing import Annotated
 import typer
 
 from . import dataset, evaluate, listing, score, train, weights
+from .metrics import MetricsCommand
 from .printing import safe_streams
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.command()(score.score)
-app.command()(evaluate.evaluate)
+app.command(cls=MetricsCommand)(score.score)
+app.command(cls=MetricsCommand)(evaluate.evaluate)
 app.command("list")(listing.list_)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(train.app, name="train")

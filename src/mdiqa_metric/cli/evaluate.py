@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
+from .metrics import HELP
 from .printing import SHOWN, digits, errors, fail, print_lines, progress, say, show, stderr, stdout
 from .score import Device
 
-More = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="More metrics, behind a --metric NAME.")]
-Metrics = Annotated[list[str], typer.Option(metavar="NAME", help="Of `mdiqa-metric list`; several may follow.")]
+Metrics = Annotated[list[str], typer.Option(metavar="NAME", help=HELP)]
 Dataset = Annotated[Path, typer.Option(metavar="TABLE", help="A .csv or .parquet table; see `dataset convert`.")]
 Split = Annotated[str | None, typer.Option(metavar="NAME", help="Only its train, val or test pictures.")]
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write everything to this .json; makes it resumable.")]
@@ -27,15 +27,12 @@ TESTS = ("srcc_difference", "srcc_difference_p", "meng_p_srcc", "residual_varian
 def evaluate(
     metric: Metrics,
     dataset: Dataset,
-    more: More = None,
     split: Split = None,
     out: Out = None,
     report: Report = None,
     device: Device = "cpu",
 ) -> None:
     """Say how far metrics agree with people on a data set.
-
-    `--metric A B` and `--metric A --metric B` are the same.
 
     With --out, scores are kept beside it as they are made: after a kill the same command goes on from there.
 
@@ -47,16 +44,16 @@ def evaluate(
     from ..data import QualityDataset
     from ..evaluate import check_references
     from ..evaluate import evaluate as run
-    from ..weights import canonical, create, manifest, metric_class
+    from ..weights import Spec, create
 
     with errors():
-        names = list(dict.fromkeys(map(canonical, [*metric, *(more or [])])))
+        names = list(dict.fromkeys(str(Spec.parse(name)) for name in metric))
         scoring.check_device(device)
         for path, what, suffix in ((out, "Results", ".json"), (report, "Reports", ".html")):
             if path:
                 scoring.check_destination(path, what, (suffix,))
         pictures = QualityDataset(dataset, split=split)
-        check_references({name: metric_class(manifest()["metrics"][name]["class"]) for name in names}, pictures)
+        check_references({name: Spec.parse(name).metric_class for name in names}, pictures)
         metrics = {name: create(name) for name in names}
     store = out.with_name(f"{out.name}.scores") if out else None
     try:

@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from .metrics import HELP
 from .printing import SHOWN, better, digits, errors, is_lost, print_lines, progress, say, show, stderr, stdout
 
 Images = Annotated[list[str], typer.Argument(metavar="IMAGES", help="Pictures, folders, patterns: 'out/**/*.png'.")]
-Metrics = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Of `mdiqa-metric list`; may be repeated.")]
+Metrics = Annotated[list[str] | None, typer.Option(metavar="NAME", help=HELP)]
 Reference = Annotated[str | None, typer.Option(metavar="PATH", help="A folder, paired by file name; or one picture.")]
 Suffix = Annotated[str, typer.Option(metavar="TEXT", help="What images' names have beyond the references': _x4.")]
 Recursive = Annotated[bool, typer.Option("--recursive", help="Search folders in depth, pair by the path below them.")]
