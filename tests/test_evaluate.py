@@ -295,6 +295,19 @@ def test_groups_have_their_own_agreement(tmp_path: Path) -> None:
     assert images[11]["level"] is None
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_group_may_be_called_none(tmp_path: Path, suffix: str) -> None:
+    columns = {"distortion": ["None"] * 6 + ["blur"] * 6, "content": ["NA", "1e5"] * 6, "level": [1.0, 0.1234567] * 6}
+    table = make_table(tmp_path / "set", **columns)
+    pandas.read_csv(table, keep_default_na=False, dtype={"content": str}).to_parquet(table.with_suffix(".parquet"))
+    results = evaluate(Energy(tmp_path / "calls"), QualityDataset(table.with_suffix(suffix)), **FEW)
+    assert {column: list(rows) for column, rows in results["metrics"]["energy"]["groups"].items()} == {
+        "distortion": ["None", "blur"],
+        "level": ["1", "0.1234567"],
+        "content": ["NA", "1e5"],
+    }
+
+
 def test_dimensions_are_held_against_attributes_of_their_name(tmp_path: Path) -> None:
     wish = np.random.default_rng(1).random(PICTURES)
     table = make_table(tmp_path / "set", brightness=wish, sharpness=wish)

@@ -198,7 +198,7 @@ def _groups(table: Any) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, 
 
 
 def _label(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _images(metrics: Mapping[str, Metric], table: Any, rows: Sequence[Row]) -> list[Row]:
