@@ -374,6 +374,13 @@ def test_evaluate_writes_results_and_a_report(rated: Path) -> None:
     assert sorted(path.name for path in rated.parent.parent.iterdir()) == ["in", "out", "r.html", "r.json"]
 
 
+def spoil(path: str) -> None:
+    """Makes a picture unreadable while its size and time stay: it would be known if it were read again."""
+    times = os.stat(path)
+    Path(path).write_bytes(b"\0" * times.st_size)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
 def test_evaluate_lists_what_failed_and_scores_only_that_again(rated: Path) -> None:
     good = Path("out/rated5.png").read_bytes()
     Path("out/rated5.png").write_bytes(good[:200])
@@ -384,7 +391,7 @@ def test_evaluate_lists_what_failed_and_scores_only_that_again(rated: Path) -> N
     assert result.stdout.splitlines()[1].split("\t")[:4] == ["psnr", "all", "9", "10"]
     written = Path("r.json.scores/scores-0.jsonl").read_bytes()
     Path("out/rated5.png").write_bytes(good)
-    Path("out/rated6.png").write_bytes(b"")  # which would be known if it were read again
+    spoil("out/rated6.png")
     result = run(*command)
     assert result.stdout.splitlines()[1].split("\t")[:4] == ["psnr", "all", "10", "10"]
     assert written.count(b"\n") == 11
@@ -413,7 +420,7 @@ def test_evaluate_interrupted_goes_on(rated: Path) -> None:
     Path("out/rated3.png").unlink()
     Path("out/rated3.png").write_bytes(good)
     for index in range(3):
-        Path(f"out/rated{index}.png").write_bytes(b"")  # which would be known if they were read again
+        spoil(f"out/rated{index}.png")
     run(*command)
     assert all(image["scores"]["psnr"] for image in json.loads(Path("r.json").read_text())["images"])
 

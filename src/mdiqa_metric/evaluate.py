@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,13 @@ from .agreement import agreement, compare
 from .data import QualityDataset
 from .dimensions import MultiDimensional
 from .metric import Metric
-from .scoring import Row, score_pictures
+from .scoring import Row, file_stamp, score_pictures
 from .store import Processes, appending, read_together
 from .store import StoreError as StoreError
 
 GROUPS = ("distortion", "level", "content")
 FEWEST = 5  # pictures of a group that has a row
+STORE = 2  # the form of a store; another one is not gone on from
 
 
 def evaluate(
@@ -41,8 +43,9 @@ def evaluate(
         metrics: one, or several by name; they are moved to the device and put in eval mode.
         dataset: the pictures and what people say of them; its transform, if any, is for training and not applied.
         store: a folder that keeps each score as it is made. The same call goes on from there after it was stopped or
-            killed at any instant: pictures that every metric has scored are not scored again, failures are tried again.
-            Several processes need one that all of them see.
+            killed at any instant: pictures that every metric has scored are not scored again, failures are tried again,
+            and so are pictures whose file, or reference, has another size or time of change by then. Several processes
+            need one that all of them see.
         device: where to score; "cuda" gives each process a GPU of its own.
         progress: called with the pictures done and all there are, at the start and after each. With several processes
             the main one calls it, and takes the others to be as far as itself.
@@ -75,17 +78,30 @@ def evaluate(
         if isinstance(metric, MultiDimensional)
     }
     identity = _identity(metrics, dataset)
-    rows = read_together(store, identity, processes)
+    against = any(metric.full_reference for metric in metrics.values())
+
+    def files(index: int) -> tuple[Path, Path | None]:
+        return dataset.path(index), dataset.path(index, "reference") if against else None
+
+    def stamps(index: int) -> list[list[int] | None]:
+        return [stamp and [*stamp] for stamp in map(file_stamp, filter(None, files(index)))]
+
+    rows = read_together(store, identity, stamps, processes)
     left = [index for index in range(len(dataset)) if index not in rows]
     mine = left[processes.index :: processes.count]
-    against = any(metric.full_reference for metric in metrics.values())
-    pictures = ((dataset.path(index), dataset.path(index, "reference") if against else None) for index in mine)
+    stamped: dict[int, Any] = {}
+
+    def pictures() -> Iterator[tuple[Path, Path | None]]:
+        for index in mine:
+            stamped[index] = stamps(index)  # before it is read: what changes meanwhile is scored again
+            yield files(index)
+
     told = progress if progress and processes.index == 0 else lambda done, total: None
     told(len(rows), len(dataset))
     scored: dict[int, Row] = {}
     with appending(store, identity, processes.index) as keep:
-        for index, scores in zip(mine, score_pictures(metrics, pictures, processes.device, dimensions), strict=True):
-            scored[index] = {"index": index, **scores._asdict()}
+        for index, scores in zip(mine, score_pictures(metrics, pictures(), processes.device, dimensions), strict=True):
+            scored[index] = {"index": index, "files": stamped[index], **scores._asdict()}
             keep(scored[index])
             told(min(len(rows) + len(scored) * processes.count, len(dataset)), len(dataset))
     for share in processes.gather(scored):
@@ -114,7 +130,7 @@ def _identity(metrics: Mapping[str, Metric], dataset: QualityDataset) -> Row:
 
     fingerprints = {f"metric {name}": metric.fingerprint() for name, metric in metrics.items()}
     digest = hashlib.sha256(dataset.table.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
-    return {"version": __version__, "split": dataset.split, "table": digest, **fingerprints}
+    return {"store": STORE, "version": __version__, "split": dataset.split, "table": digest, **fingerprints}
 
 
 # What the scores amount to.

@@ -101,11 +101,15 @@ def score_pictures(
     def read(picture: Any) -> Tensor:
         return read_image(picture).to(device)
 
-    read_reference: Any = functools.lru_cache(maxsize=1)(read)
+    def read_stamped(reference: Any, stamp: Any) -> Tensor:
+        return read(reference)
+
+    read_reference: Any = functools.lru_cache(maxsize=1)(read_stamped)
     for image, reference in pictures:
         scores = Scores({}, {}, {})
         try:
-            picture, against = read(image), None if reference is None else read_reference(reference)
+            picture = read(image)
+            against = None if reference is None else read_reference(reference, file_stamp(reference))
         except Exception as error:  # one picture must not end the run, whatever is wrong with it
             yield scores._replace(errors=dict.fromkeys(metrics, _line(error)))
             continue
@@ -119,6 +123,15 @@ def score_pictures(
             except Exception as error:
                 scores.errors[name] = _line(error)
         yield scores
+
+
+def file_stamp(file: Picture) -> tuple[int, int] | None:
+    """The size of a file and when it was last changed, in nanoseconds: another stamp is another picture."""
+    try:
+        status = None if isinstance(file, bytes) else os.stat(file)
+    except OSError:  # reading it will tell
+        return None
+    return status and (status.st_size, status.st_mtime_ns)
 
 
 def score_images(metrics: Mapping[str, Metric], pairs: Sequence[Pair], device: str = "cpu") -> Iterator[Row]:
