@@ -73,7 +73,9 @@ def main() -> None:
                 kind = "beside a reference" if full_reference else "without a reference"
                 title = f"{name}, {kind}"
                 store = options.work / "scores" / title
-                found[title] = evaluate(metrics, dataset, store=store, device=options.device, progress=_told(title))
+                found[title] = evaluate(
+                    metrics, dataset, store=store, device=options.device, progress=_told(title), compare=True
+                )
     if int(os.environ.get("RANK", 0)):
         return
     for results in found.values():

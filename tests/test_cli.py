@@ -362,6 +362,15 @@ def test_evaluate_prints_a_line_an_agreement(rated: Path, metrics: tuple[str, ..
     assert comparison[0][:3] == ["psnr", second, "10"]
 
 
+def test_evaluate_tests_pairs_of_many_metrics_on_request(rated: Path) -> None:
+    names = ["psnr", "psnr-y-full", "psnr-y-studio", "ssim-rgb", "ssim-y-full", "ssim-y-studio", "ssim-matlab"]
+    command = ("evaluate", "--dataset", rated, "--metric", *names)
+    assert run(*command).stderr == "The 21 pairs of 7 metrics are not tested: --compare tests them.\n"
+    assert run(*command, "--no-compare").stderr == ""
+    pairs = [line.split("\t") for line in run(*command, "--compare").stderr.splitlines()]
+    assert len(pairs) == 22
+
+
 def test_evaluate_writes_results_and_a_report(rated: Path) -> None:
     run("evaluate", "--metric", "psnr", "--dataset", rated, "--split", "test", "--out", "r.json", "--report", "r.html")
     results = json.loads(Path("r.json").read_text())

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -339,6 +340,27 @@ def test_a_metric_that_fails_everywhere_has_no_numbers(tmp_path: Path, table: Pa
     assert results["metrics"]["energy"]["agreement"]["n"] == PICTURES
     assert results["comparisons"][0]["n"] == 0
     json.dumps(results, allow_nan=False)
+
+
+def test_pairs_of_many_metrics_are_compared_on_request(tmp_path: Path, table: Path) -> None:
+    (table.parent / "4.png").write_bytes(b"no picture")
+    kinds = [Energy, Distance] * 4
+    metrics = {f"m{index}": kind(tmp_path / "calls") for index, kind in enumerate(kinds)}
+    few = {name: metrics[name] for name in ("m0", "m1", "m2", "m3", "m4", "m5")}
+
+    def compared(metrics: dict[str, Energy], **options: Any) -> list[dict[str, Any]]:
+        return evaluate(metrics, QualityDataset(table), store=tmp_path / str(len(metrics)), **options, **FEW)[
+            "comparisons"
+        ]
+
+    assert compared(metrics) == compared(few, compare=False) == []
+    assert len(compared(few)) == 15
+    found = compared(metrics, compare=True)
+    assert [(row["a"], row["b"]) for row in found] == [*combinations(metrics, 2)]
+    assert {row["n"] for row in found} == {11, 5}
+    # Measured together or on fewer pictures than each has, they are as two alone.
+    pair = {name: metrics[name] for name in ("m2", "m5")}
+    assert compared(pair) == [row for row in found if (row["a"], row["b"]) == ("m2", "m5")]
 
 
 def test_lower_is_better_agrees_as_well(tmp_path: Path, table: Path) -> None:

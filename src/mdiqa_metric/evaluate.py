@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .agreement import agreement, compare
+from .agreement import Measured, difference, measure
 from .data import QualityDataset
 from .dimensions import MultiDimensional
 from .metric import Metric
@@ -22,6 +22,7 @@ from .store import StoreError as StoreError
 
 GROUPS = ("distortion", "level", "content")
 FEWEST = 5  # pictures of a group that has a row
+COMPARED = 6  # metrics of which each two are compared unless asked otherwise: more make too many pairs to read
 STORE = 2  # the form of a store; another one is not gone on from
 
 
@@ -32,6 +33,7 @@ def evaluate(
     store: str | os.PathLike[str] | None = None,
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
+    compare: bool | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -49,6 +51,7 @@ def evaluate(
         device: where to score; "cuda" gives each process a GPU of its own.
         progress: called with the pictures done and all there are, at the start and after each. With several processes
             the main one calls it, and takes the others to be as far as itself.
+        compare: whether each two metrics are compared; None does it for up to 6 metrics (15 pairs).
         resamples, seed: of the bootstrap intervals; see `agreement`.
 
     Returns:
@@ -60,7 +63,8 @@ def evaluate(
         * "metrics": by name, {"fingerprint", "lower_is_better", "scored", "failed", "agreement"} and "groups", the same
           agreement by distortion, level and content where those have two groups of 5 or more; and "dimensions",
           where a `MultiDimensional` has dimensions by the names of the table's attributes, each with its attribute.
-        * "comparisons": {"a", "b"} and what `compare` says of them, for each two metrics, on what both scored.
+        * "comparisons": {"a", "b"} and what `agreement.compare` says of them, for each two metrics that were to be
+          compared, on what both scored.
         * "images": {"image", "reference", "mos", "raw", groups as far as there, "scores", "errors", "dimensions"}.
 
     Raises:
@@ -109,7 +113,9 @@ def evaluate(
     results = None
     if processes.index == 0:
         done = [rows[index] for index in sorted(rows)]
-        results = _results(metrics, dimensions, dataset, identity["table"], done, resamples, seed)
+        compared = len(metrics) <= COMPARED if compare is None else compare
+        sampling = {"resamples": resamples, "seed": seed}
+        results = _results(metrics, dimensions, dataset, identity["table"], done, compared, sampling)
     return processes.gather(results)[0]
 
 
@@ -142,11 +148,10 @@ def _results(
     dataset: QualityDataset,
     digest: str,
     rows: Sequence[Row],
-    resamples: int,
-    seed: int,
+    compared: bool,
+    sampling: Mapping[str, Any],
 ) -> dict[str, Any]:
     table = dataset.table
-    sampling = {"resamples": resamples, "seed": seed}
     mos = table["mos"].to_numpy()
     groups, small = _groups(table)
     oriented = {
@@ -154,35 +159,32 @@ def _results(
         for name, metric in metrics.items()
     }
 
-    def agree(scores: Any, opinions: Any, among: Any = slice(None)) -> dict[str, Any]:
-        scores, opinions = scores[among], opinions[among]
-        there = np.isfinite(scores) & np.isfinite(opinions)
-        return {"pictures": len(there), **agreement(scores[there], opinions[there], **sampling)}
+    def agree(measured: Measured, pictures: int) -> dict[str, Any]:
+        return {"pictures": pictures, **measured.agreement()}
 
-    by_metric = {}
+    whole = _measure(oriented, mos, sampling)
+    by_metric: dict[str, dict[str, Any]] = {}
     for name, metric in metrics.items():
-        scores = oriented[name]
         by_metric[name] = {
             "fingerprint": metric.fingerprint(),
             "lower_is_better": metric.lower_is_better,
-            "scored": int(np.isfinite(scores).sum()),
-            "failed": int(np.isnan(scores).sum()),
-            "agreement": agree(scores, mos),
-            "groups": {
-                column: {label: agree(scores, mos, among) for label, among in members.items()}
-                for column, members in groups.items()
-            },
+            "scored": int(np.isfinite(oriented[name]).sum()),
+            "failed": int(np.isnan(oriented[name]).sum()),
+            "agreement": agree(whole[name], len(mos)),
+            "groups": {column: {} for column in groups},
         }
         if wanted := dimensions.get(name):
             parts = [row["dimensions"].get(name, {}) for row in rows]
-            by_metric[name]["dimensions"] = {
-                dimension: agree(np.array([part.get(dimension, np.nan) for part in parts]), table[dimension].to_numpy())
-                for dimension in wanted
-            }
-    comparisons = []
-    for a, b in combinations(metrics, 2):
-        both = np.isfinite(oriented[a]) & np.isfinite(oriented[b])
-        comparisons.append({"a": a, "b": b, **compare(oriented[a][both], oriented[b][both], mos[both], **sampling)})
+            by_metric[name]["dimensions"] = {}
+            for dimension in wanted:
+                scores = {name: np.array([part.get(dimension, np.nan) for part in parts])}
+                of_these = _measure(scores, table[dimension].to_numpy(), sampling)
+                by_metric[name]["dimensions"][dimension] = agree(of_these[name], len(mos))
+    for column, members in groups.items():
+        for label, among in members.items():
+            group = _measure({name: scores[among] for name, scores in oriented.items()}, mos[among], sampling)
+            for name, measured in group.items():
+                by_metric[name]["groups"][column][label] = agree(measured, int(among.sum()))
     return {
         "dataset": {
             "table": dataset.source,
@@ -193,9 +195,43 @@ def _results(
             "small_groups": small,
         },
         "metrics": by_metric,
-        "comparisons": comparisons,
+        "comparisons": _comparisons(oriented, mos, whole, sampling) if compared else [],
         "images": _images(metrics, table, rows),
     }
+
+
+def _measure(scores: Mapping[str, Any], mos: Any, sampling: Mapping[str, Any]) -> dict[str, Measured]:
+    """Each metric on the pictures that it scored; those that scored the same ones together."""
+    there = {name: np.isfinite(values) for name, values in scores.items()}
+    alike: dict[bytes, list[str]] = {}
+    for name, scored in there.items():
+        alike.setdefault(scored.tobytes(), []).append(name)
+    measured: dict[str, Measured] = {}
+    for names in alike.values():
+        scored = there[names[0]]
+        found = measure([scores[name][scored] for name in names], mos[scored], **sampling)
+        measured |= dict(zip(names, found, strict=True))
+    return measured
+
+
+def _comparisons(
+    scores: Mapping[str, Any], mos: Any, whole: Mapping[str, Measured], sampling: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Each two metrics on the pictures that both scored: as measured before where these are all that each did."""
+    there = {name: np.isfinite(values) for name, values in scores.items()}
+    pairs = [*combinations(scores, 2)]
+    alike: dict[bytes, list[tuple[str, str]]] = {}
+    for a, b in pairs:
+        alike.setdefault((there[a] & there[b]).tobytes(), []).append((a, b))
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for some in alike.values():
+        both = there[some[0][0]] & there[some[0][1]]
+        measured = {name: whole[name] for pair in some for name in pair if (there[name] == both).all()}
+        rest = [name for name in dict.fromkeys(name for pair in some for name in pair) if name not in measured]
+        again = measure([scores[name][both] for name in rest], mos[both], ("srcc",), **sampling)
+        measured |= dict(zip(rest, again, strict=True))
+        found |= {(a, b): difference(measured[a], measured[b]) for a, b in some}
+    return [{"a": a, "b": b, **found[a, b]} for a, b in pairs]
 
 
 def _groups(table: Any) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, int]]]:

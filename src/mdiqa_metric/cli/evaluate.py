@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,12 @@ Metrics = Annotated[list[str], typer.Option(metavar="NAME", help="Of `mdiqa-metr
 Dataset = Annotated[Path, typer.Option(metavar="TABLE", help="A .csv or .parquet table; see `dataset convert`.")]
 Split = Annotated[str | None, typer.Option(metavar="NAME", help="Only its train, val or test pictures.")]
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write everything to this .json; makes it resumable.")]
+Compare = Annotated[
+    bool | None,
+    typer.Option(
+        "--compare/--no-compare", help="Test each two metrics; by default, of up to 6 metrics.", show_default=False
+    ),
+]
 Report = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report to this .html.")]
 
 NUMBERS = ("srcc", "plcc", "plcc_logistic4", "plcc_logistic5", "krcc", "rmse_logistic4", "rmse_logistic5")
@@ -31,6 +38,7 @@ def evaluate(
     split: Split = None,
     out: Out = None,
     report: Report = None,
+    compare: Compare = None,
     device: Device = "cpu",
 ) -> None:
     """Say how far metrics agree with people on a data set.
@@ -61,7 +69,7 @@ def evaluate(
     store = out.with_name(f"{out.name}.scores") if out else None
     try:
         with errors(), progress() as move:
-            results = run(metrics, pictures, store=store, device=device, progress=move)
+            results = run(metrics, pictures, store=store, device=device, progress=move, compare=compare)
     except KeyboardInterrupt:
         kept = f"What was scored is kept in {store}: the same command goes on from there."
         fail(f"Interrupted. {kept if store else 'Nothing was kept: with --out, it would have been.'}", 130)
@@ -77,6 +85,8 @@ def evaluate(
                     shutil.rmtree(store)
         _show_agreement(results)
         _show_comparisons(results)
+        if compare is None and len(names) > 1 and not results["comparisons"]:
+            say(f"The {math.comb(len(names), 2)} pairs of {len(names)} metrics are not tested: --compare tests them.")
         if report:
             from ..report import write_report
 
