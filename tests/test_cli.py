@@ -9,6 +9,7 @@ import json
 import math
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -350,6 +351,8 @@ def test_evaluate_prints_a_line_an_agreement(rated: Path, metrics: tuple[str, ..
     result = run("evaluate", *metrics, "--dataset", rated)
     header, *lines = [line.split("\t") for line in result.stdout.splitlines()]
     assert header[:7] == ["metric", "group", "n", "pictures", "srcc", "srcc_low", "srcc_high"]
+    assert header[-2:] == ["trained_on", "chosen_on"]
+    assert {*lines[0][-2:]} == {"-"}  # nothing trained it
     second = "ssim-y-full" if "ssim" in metrics else "ssim-rgb"
     assert [line[:4] for line in lines] == [
         ["psnr", "all", "10", "10"],
@@ -360,6 +363,33 @@ def test_evaluate_prints_a_line_an_agreement(rated: Path, metrics: tuple[str, ..
     assert all(len(line) == len(header) for line in lines)
     comparison = [line.split("\t") for line in result.stderr.splitlines() if line.startswith("psnr\t")]
     assert comparison[0][:3] == ["psnr", second, "10"]
+
+
+def test_evaluate_says_what_trained_a_metric_beside_its_agreement(rated: Path) -> None:
+    for index in range(10):  # larger, for MDIQA-lite
+        path = f"out/rated{index}.png"
+        Image.open(path).resize((96, 80)).save(path)
+    code = """
+import numpy, sys
+from mdiqa_metric import evaluate, trained
+from mdiqa_metric.cli import app
+from mdiqa_metric.io import read_image
+hashes = numpy.array([trained.image_hash(read_image("out/rated9.png"))])
+evaluate.trained_images = lambda metric: trained.TrainedImages({"trained on": hashes})
+app()
+"""
+    command = [sys.executable, "-c", code, "evaluate", "--metric", "mdiqa-lite", "--dataset", str(rated)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    header, line = (text.split("\t") for text in done.stdout.splitlines()[:2])
+    facts = dict(zip(header, line, strict=True))
+    assert int(facts["trained_on"]) >= 1
+    assert facts["chosen_on"] == "0"
+    near, far = pty.openpty()
+    process = subprocess.Popen(command, stdout=far, stderr=far)
+    os.close(far)
+    text = told(near)
+    assert process.wait(120) == 0
+    assert re.search(rf"srcc .*\] trained on {facts['trained_on']}\b", text)
 
 
 def test_evaluate_tests_pairs_of_many_metrics_on_request(rated: Path) -> None:

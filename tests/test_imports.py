@@ -15,8 +15,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "mdiqa_metric"
 # A module imports only what stands before it.
 ORDER = (
     *("ops", "layers", "backbones", "extras", "checks", "metric", "download", "files", "states", "official", "sharing"),
-    *("dimensions", "metrics", "loss", "weights", "io", "scoring", "tables", "data", "converters", "correlations"),
-    *("logistic", "agreement", "store", "evaluate", "report", "train", "cli"),
+    *("dimensions", "metrics", "loss", "weights", "trained", "io", "scoring", "tables", "data", "converters"),
+    *("correlations", "logistic", "agreement", "store", "evaluate", "report", "train", "cli"),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from .metric import Metric
 from .scoring import Row, file_stamp, score_pictures
 from .store import Processes, appending, read_together
 from .store import StoreError as StoreError
+from .trained import KINDS, trained_images
 
 GROUPS = ("distortion", "level", "content")
 FEWEST = 5  # pictures of a group that has a row
@@ -63,9 +64,12 @@ def evaluate(
         * "metrics": by name, {"fingerprint", "lower_is_better", "scored", "failed", "agreement"} and "groups", the same
           agreement by distortion, level and content where those have two groups of 5 or more; and "dimensions",
           where a `MultiDimensional` has dimensions by the names of the table's attributes, each with its attribute.
+          Where it is known what trained the metric's weights (`trained`), each agreement has "seen": of how many of its
+          `n` pictures they were "trained on" or "chosen on".
         * "comparisons": {"a", "b"} and what `agreement.compare` says of them, for each two metrics that were to be
           compared, on what both scored.
-        * "images": {"image", "reference", "mos", "raw", groups as far as there, "scores", "errors", "dimensions"}.
+        * "images": {"image", "reference", "mos", "raw", groups as far as there, "scores", "errors", "dimensions",
+          "seen"}.
 
     Raises:
         ValueError: a metric compares with references and there are none, or no metric is given.
@@ -81,6 +85,7 @@ def evaluate(
         for name, metric in metrics.items()
         if isinstance(metric, MultiDimensional)
     }
+    lists = {name: known for name, metric in metrics.items() if (known := trained_images(metric))}
     identity = _identity(metrics, dataset)
     against = any(metric.full_reference for metric in metrics.values())
 
@@ -104,7 +109,8 @@ def evaluate(
     told(len(rows), len(dataset))
     scored: dict[int, Row] = {}
     with appending(store, identity, processes.index) as keep:
-        for index, scores in zip(mine, score_pictures(metrics, pictures(), processes.device, dimensions), strict=True):
+        scoring = score_pictures(metrics, pictures(), processes.device, dimensions, lists)
+        for index, scores in zip(mine, scoring, strict=True):
             scored[index] = {"index": index, "files": stamped[index], **scores._asdict()}
             keep(scored[index])
             told(min(len(rows) + len(scored) * processes.count, len(dataset)), len(dataset))
@@ -115,7 +121,7 @@ def evaluate(
         done = [rows[index] for index in sorted(rows)]
         compared = len(metrics) <= COMPARED if compare is None else compare
         sampling = {"resamples": resamples, "seed": seed}
-        results = _results(metrics, dimensions, dataset, identity["table"], done, compared, sampling)
+        results = _results(metrics, dimensions, {*lists}, dataset, identity["table"], done, compared, sampling)
     return processes.gather(results)[0]
 
 
@@ -145,6 +151,7 @@ def _identity(metrics: Mapping[str, Metric], dataset: QualityDataset) -> Row:
 def _results(
     metrics: Mapping[str, Metric],
     dimensions: Mapping[str, Sequence[str]],
+    listed: Set[str],
     dataset: QualityDataset,
     digest: str,
     rows: Sequence[Row],
@@ -159,9 +166,16 @@ def _results(
         for name, metric in metrics.items()
     }
 
-    def agree(measured: Measured, pictures: int) -> dict[str, Any]:
-        return {"pictures": pictures, **measured.agreement()}
+    seen = {name: np.array([row["seen"].get(name, "") for row in rows]) for name in listed}
 
+    def agree(name: str, measured: Measured, among: Any) -> dict[str, Any]:
+        agreed = {"pictures": int(among.sum()), **measured.agreement()}
+        if name in seen:
+            kinds = seen[name][among & np.isfinite(oriented[name])]
+            agreed["seen"] = {kind: int((kinds == kind).sum()) for kind in KINDS}
+        return agreed
+
+    everything = np.ones(len(mos), np.bool_)
     whole = _measure(oriented, mos, sampling)
     by_metric: dict[str, dict[str, Any]] = {}
     for name, metric in metrics.items():
@@ -170,7 +184,7 @@ def _results(
             "lower_is_better": metric.lower_is_better,
             "scored": int(np.isfinite(oriented[name]).sum()),
             "failed": int(np.isnan(oriented[name]).sum()),
-            "agreement": agree(whole[name], len(mos)),
+            "agreement": agree(name, whole[name], everything),
             "groups": {column: {} for column in groups},
         }
         if wanted := dimensions.get(name):
@@ -179,12 +193,12 @@ def _results(
             for dimension in wanted:
                 scores = {name: np.array([part.get(dimension, np.nan) for part in parts])}
                 of_these = _measure(scores, table[dimension].to_numpy(), sampling)
-                by_metric[name]["dimensions"][dimension] = agree(of_these[name], len(mos))
+                by_metric[name]["dimensions"][dimension] = agree(name, of_these[name], everything)
     for column, members in groups.items():
         for label, among in members.items():
             group = _measure({name: scores[among] for name, scores in oriented.items()}, mos[among], sampling)
             for name, measured in group.items():
-                by_metric[name]["groups"][column][label] = agree(measured, int(among.sum()))
+                by_metric[name]["groups"][column][label] = agree(name, measured, among)
     return {
         "dataset": {
             "table": dataset.source,
@@ -259,6 +273,6 @@ def _images(metrics: Mapping[str, Metric], table: Any, rows: Sequence[Row]) -> l
     known = table[columns].astype(object).where(table[columns].notna(), None)
     for facts, row in zip(known.to_dict("records"), rows, strict=True):
         scores = {name: row["values"].get(name) for name in metrics}
-        dimensions = {"dimensions": row["dimensions"]} if row["dimensions"] else {}
-        images.append({**facts, "scores": scores, "errors": row["errors"], **dimensions})
+        more = {key: row[key] for key in ("dimensions", "seen") if row[key]}
+        images.append({**facts, "scores": scores, "errors": row["errors"], **more})
     return images

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .io import ImageError, list_images, pair_by_stem, read_image
 from .metric import Metric
+from .trained import TrainedImages, image_hash
 from .weights import canonical, manifest, metric_class
 
 Row = dict[str, Any]
@@ -76,11 +77,13 @@ class Scores(NamedTuple):
         values: the scores, by metric.
         dimensions: the scores of the dimensions that were asked for, by metric and dimension.
         errors: why a metric has no score, in one line; every metric is in `values` or here.
+        seen: by metric, how the picture is known to have had a part in its weights, one of `trained.KINDS`.
     """
 
     values: dict[str, float]
     dimensions: dict[str, dict[str, float]]
     errors: dict[str, str]
+    seen: dict[str, str]
 
 
 def score_pictures(
@@ -88,6 +91,7 @@ def score_pictures(
     pictures: Iterable[tuple[Picture, Picture | None]],
     device: str | torch.device = "cpu",
     dimensions: Mapping[str, Sequence[str]] = {},
+    lists: Mapping[str, TrainedImages] = {},
 ) -> Iterator[Scores]:
     """The scores of each picture as it is scored, alone and at its own size; whatever is wrong with one is in them.
 
@@ -96,6 +100,7 @@ def score_pictures(
         pictures: files or their bytes, each with its reference or None.
         device: where to score.
         dimensions: for metrics that have them, the dimensions to score too, at the cost of a second pass.
+        lists: for metrics that have one, the pictures that they were trained on.
     """
 
     def read(picture: Any) -> Tensor:
@@ -106,13 +111,16 @@ def score_pictures(
 
     read_reference: Any = functools.lru_cache(maxsize=1)(read_stamped)
     for image, reference in pictures:
-        scores = Scores({}, {}, {})
+        scores = Scores({}, {}, {}, {})
         try:
             picture = read(image)
             against = None if reference is None else read_reference(reference, file_stamp(reference))
         except Exception as error:  # one picture must not end the run, whatever is wrong with it
             yield scores._replace(errors=dict.fromkeys(metrics, _line(error)))
             continue
+        if lists:
+            found = image_hash(picture)
+            scores.seen.update({name: kind for name, known in lists.items() if (kind := known.kind_of(found))})
         for name, metric in metrics.items():
             try:
                 with torch.inference_mode():

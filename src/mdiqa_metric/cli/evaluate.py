@@ -99,15 +99,19 @@ def evaluate(
 
 
 def _show_agreement(results: Mapping[str, Any]) -> None:
+    from ..trained import KINDS
+
     if stdout.file.isatty():
         _show_metrics(results)
         _show_groups(results)
     else:
         columns = ["metric", "group", "n", "pictures", "srcc", "srcc_low", "srcc_high", *NUMBERS[1:]]
+        columns += [kind.replace(" ", "_") for kind in KINDS]
         rows = []
         for metric, group, row in sorted(_agreements(results), key=lambda line: line[1] != "all"):
             numbers = (row["srcc"], *(row["srcc_interval"] or (None, None)), *(row[key] for key in NUMBERS[1:]))
-            rows.append([metric, group, row["n"], row["pictures"], *map(digits, numbers)])
+            seen = (row.get("seen", {}).get(kind, "-") for kind in KINDS)
+            rows.append([metric, group, row["n"], row["pictures"], *map(digits, numbers), *seen])
         print_lines(stdout, [columns, *rows])
     for column, small in results["dataset"]["small_groups"].items():
         say(f"No row for {column} {', '.join(small)}: {sum(small.values())} pictures in groups of fewer than 5.")
@@ -120,13 +124,18 @@ def _show_agreement(results: Mapping[str, Any]) -> None:
 
 
 def _show_metrics(results: Mapping[str, Any]) -> None:
-    """A column a metric, a row a number, with its interval where it has one."""
+    """A column a metric, a row a number, with its interval where it has one, SRCC with how many trained the metric."""
     metrics = {metric: facts["agreement"] for metric, facts in results["metrics"].items()}
     rows = [["n", *(str(row["n"]) + _of(row) for row in metrics.values())]]
     for key in NUMBERS:
         intervals = (row.get(f"{key}_interval") for row in metrics.values())
         ends = (" [{:.4f}, {:.4f}]".format(*interval) if interval else "" for interval in intervals)
-        rows.append([key, *(digits(row[key]) + end for row, end in zip(metrics.values(), ends, strict=True))])
+        cells = [digits(row[key]) + end for row, end in zip(metrics.values(), ends, strict=True)]
+        if key == "srcc":
+            cells = [
+                " ".join(filter(None, (cell, _seen(row)))) for cell, row in zip(cells, metrics.values(), strict=True)
+            ]
+        rows.append([key, *cells])
     show(stdout, ["", *metrics], rows, words=1, wrapped=[*metrics])
     stdout.print()
 
@@ -135,7 +144,8 @@ def _show_groups(results: Mapping[str, Any]) -> None:
     """A column a metric, a row a group, with its SRCC."""
     groups: dict[str, dict[str, str]] = {}
     for metric, group, row in _agreements(results):
-        groups.setdefault(group, {})[metric] = digits(row["srcc"]) + (f" (n {row['n']}{_of(row)})" if _of(row) else "")
+        notes = ", ".join(note for note in (_of(row) and f"n {row['n']}{_of(row)}", _seen(row)) if note)
+        groups.setdefault(group, {})[metric] = digits(row["srcc"]) + (f" ({notes})" if notes else "")
     groups.pop("all")
     metrics = [*results["metrics"]]
     rows = [[group, *(cells.get(metric, "-") for metric in metrics)] for group, cells in groups.items()]
@@ -149,6 +159,13 @@ def _show_groups(results: Mapping[str, Any]) -> None:
 def _of(row: Mapping[str, Any]) -> str:
     """How many pictures there are, where not all count."""
     return f" of {row['pictures']}" if row["n"] < row["pictures"] else ""
+
+
+def _seen(row: Mapping[str, Any]) -> str:
+    """How many of the pictures trained the metric, where any is known to have."""
+    from ..trained import describe
+
+    return describe(row.get("seen", {}))
 
 
 def _agreements(results: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
