@@ -25,13 +25,15 @@ from mdiqa_metric.data import QualityDataset
 from mdiqa_metric.evaluate import evaluate
 from mdiqa_metric.tables import read_table, split_by_content
 from mdiqa_metric.train.mdiqa_lite import FRACTIONS, Recipe
+from mdiqa_metric.trained import describe
 from mdiqa_metric.weights import manifest
 
 # Name here, and what is to be known of it.
 SETS = {
     "LIVE, rebuilt": "465 pictures: JPEG, Gaussian blur and white noise of release 2 (60 % of it); mdiqa-lite learnt "
     "from four fifths of them",
-    "TID2013, rebuilt": "300 pictures: blur, JPEG, mean shift, contrast change and noise of 12 scenes (a tenth of it)",
+    "TID2013, rebuilt": "300 pictures: blur, JPEG, mean shift, contrast change and noise of 12 scenes (a tenth of it), "
+    "which are cut out of Kodak's; mdiqa-lite learnt from nine of these pictures in whole",
     "CLIVE, kept out": "186 photographs, a fifth of the shared part, from which mdiqa-lite did not learn",
 }
 COLUMNS = {"SRCC": "srcc", "PLCC": "plcc", "PLCC after logistic 4": "plcc_logistic4", "KRCC": "krcc"}
@@ -73,7 +75,9 @@ def main() -> None:
                 kind = "beside a reference" if full_reference else "without a reference"
                 title = f"{name}, {kind}"
                 store = options.work / "scores" / title
-                found[title] = evaluate(metrics, dataset, store=store, device=options.device, progress=_told(title))
+                found[title] = evaluate(
+                    metrics, dataset, store=store, device=options.device, progress=_told(title), compare=True
+                )
     if int(os.environ.get("RANK", 0)):
         return
     for results in found.values():
@@ -112,7 +116,8 @@ def report(facts: dict[str, Any], found: dict[str, Any]) -> str:
         for metric, row in order:
             agreement = row["agreement"]
             cells = [_cell(agreement, key) for key in COLUMNS.values()]
-            lines.append(f"| {metric} | {agreement['n']} of {agreement['pictures']} | {' | '.join(cells)} |")
+            seen = f" ({words})" if (words := describe(agreement.get("seen", {}))) else ""
+            lines.append(f"| {metric} | {agreement['n']} of {agreement['pictures']}{seen} | {' | '.join(cells)} |")
         kinds = next(iter(results["metrics"].values()))["groups"].get("distortion", {})
         if kinds:
             lines += ["", f"| SRCC of | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|"]

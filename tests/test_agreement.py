@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ import pytest
 from scipy import optimize, stats
 
 from mdiqa_metric import correlations
-from mdiqa_metric.agreement import agreement, compare, logistic4, logistic5, opinion_agreement
+from mdiqa_metric.agreement import agreement, compare, difference, logistic4, logistic5, measure, opinion_agreement
 
-SMALL, LARGE = 60, 1500  # on either side of where Kendall's tau is computed in another way
+SMALL, LARGE = 60, 1500  # pictures of which Kendall's pairs are one run, and many that are merged
 
 
 def related(n: int, rho: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -69,12 +70,24 @@ def test_each_resample_has_the_correlations_of_the_pictures_it_drew(n: int) -> N
         assert krcc == pytest.approx(stats.kendalltau(x[drawn], y[drawn]).statistic, abs=1e-12)
 
 
-def test_both_ways_of_kendall_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, y = (np.round(values, 1) for values in related(80, 0.5))
-    counts = next(correlations.resampled(80, 20, seed=0))
-    by_pairs = correlations.kendall(counts, x, y)
-    monkeypatch.setattr(correlations, "_SMALL", 10)
-    assert by_pairs == pytest.approx(correlations.kendall(counts, x, y), abs=1e-12)
+@pytest.mark.parametrize("n", [3, 127, 128, 129, 300, 1100])
+@pytest.mark.parametrize("digits", [0, 1, 9])
+def test_kendall_is_scipys_at_any_number_of_runs(n: int, digits: int) -> None:
+    x, y = (np.round(values, digits) for values in related(n, 0.5))
+    counts = next(correlations.resampled(n, 8, seed=0))
+    for row, tau in zip(counts, correlations.kendall(counts, x, y), strict=True):
+        drawn = np.repeat(np.arange(n), row.astype(int))
+        assert tau == pytest.approx(stats.kendalltau(x[drawn], y[drawn]).statistic, abs=1e-12, nan_ok=True)
+
+
+def test_metrics_measured_together_are_as_alone() -> None:
+    x, y = related(LARGE, 0.5)
+    columns = [x, np.round(x**3, 1), np.zeros(LARGE), -y]
+    together = measure(columns, y, resamples=50, seed=3)
+    assert [each.agreement() for each in together] == [agreement(each, y, resamples=50, seed=3) for each in columns]
+    for a, b in combinations(range(4), 2):
+        alone = compare(columns[a], columns[b], y, resamples=50, seed=3)
+        assert difference(together[a], together[b]) == alone
 
 
 def test_blocks_bound_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -404,9 +417,9 @@ def test_a_perfect_order_is_one_throughout() -> None:
 def test_what_is_not_finite_is_refused(bad: float, place: str) -> None:
     x, y = related(20, 0.5)
     (x if place == "scores" else y)[3] = bad
-    for measure in (agreement, logistic4, logistic5):
+    for function in (agreement, logistic4, logistic5):
         with pytest.raises(ValueError, match=f"{place} takes finite numbers, got 1 of 20 that are not"):
-            measure(x, y)
+            function(x, y)
     with pytest.raises(ValueError, match="takes finite numbers"):
         compare(x, x, y)
 
@@ -420,9 +433,9 @@ def test_other_bad_input_is_refused() -> None:
         agreement([[1], [2], [3]], [1, 2, 3])
     with pytest.raises(ValueError, match="scores takes numbers, one a picture"):
         agreement(["good", "bad", "good"], [1, 2, 3])
-    for measure in (agreement, lambda x, y, resamples: compare(x, x, y, resamples=resamples)):
+    for function in (agreement, lambda x, y, resamples: compare(x, x, y, resamples=resamples)):
         with pytest.raises(ValueError, match="at least 40 resamples, got 39"):
-            measure([1, 2, 3], [1, 2, 3], resamples=39)
+            function([1, 2, 3], [1, 2, 3], resamples=39)
 
 
 def test_results_are_plain_json() -> None:

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -459,6 +460,8 @@ def test_evaluate_prints_a_line_an_agreement(rated: Path, metrics: tuple[str, ..
     result = run("evaluate", *metrics, "--dataset", rated)
     header, *lines = [line.split("\t") for line in result.stdout.splitlines()]
     assert header[:7] == ["metric", "group", "n", "pictures", "srcc", "srcc_low", "srcc_high"]
+    assert header[-2:] == ["trained_on", "chosen_on"]
+    assert {*lines[0][-2:]} == {"-"}  # nothing trained it
     second = "ssim-y-full" if "ssim" in metrics else "ssim-rgb"
     assert [line[:4] for line in lines] == [
         ["psnr", "all", "10", "10"],
@@ -469,6 +472,42 @@ def test_evaluate_prints_a_line_an_agreement(rated: Path, metrics: tuple[str, ..
     assert all(len(line) == len(header) for line in lines)
     comparison = [line.split("\t") for line in result.stderr.splitlines() if line.startswith("psnr\t")]
     assert comparison[0][:3] == ["psnr", second, "10"]
+
+
+def test_evaluate_says_what_trained_a_metric_beside_its_agreement(rated: Path) -> None:
+    for index in range(10):  # larger, for MDIQA-lite
+        path = f"out/rated{index}.png"
+        Image.open(path).resize((96, 80)).save(path)
+    code = """
+import numpy, sys
+from mdiqa_metric import evaluate, trained
+from mdiqa_metric.cli import app
+from mdiqa_metric.io import read_image
+hashes = numpy.array([trained.image_hash(read_image("out/rated9.png"))])
+evaluate.trained_images = lambda metric: trained.TrainedImages({"trained on": hashes})
+app()
+"""
+    command = [sys.executable, "-c", code, "evaluate", "--metric", "mdiqa-lite", "--dataset", str(rated)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    header, line = (text.split("\t") for text in done.stdout.splitlines()[:2])
+    facts = dict(zip(header, line, strict=True))
+    assert int(facts["trained_on"]) >= 1
+    assert facts["chosen_on"] == "0"
+    near, far = pty.openpty()
+    process = subprocess.Popen(command, stdout=far, stderr=far)
+    os.close(far)
+    text = told(near)
+    assert process.wait(120) == 0
+    assert re.search(rf"srcc .*\] trained on {facts['trained_on']}\b", text)
+
+
+def test_evaluate_tests_pairs_of_many_metrics_on_request(rated: Path) -> None:
+    names = ["psnr", "psnr-y-full", "psnr-y-studio", "ssim-rgb", "ssim-y-full", "ssim-y-studio", "ssim-matlab"]
+    command = ("evaluate", "--dataset", rated, "--metric", *names)
+    assert run(*command).stderr == "The 21 pairs of 7 metrics are not tested: --compare tests them.\n"
+    assert run(*command, "--no-compare").stderr == ""
+    pairs = [line.split("\t") for line in run(*command, "--compare").stderr.splitlines()]
+    assert len(pairs) == 22
 
 
 def test_evaluate_writes_results_and_a_report(rated: Path) -> None:
@@ -483,6 +522,13 @@ def test_evaluate_writes_results_and_a_report(rated: Path) -> None:
     assert sorted(path.name for path in rated.parent.parent.iterdir()) == ["in", "out", "r.html", "r.json"]
 
 
+def spoil(path: str) -> None:
+    """Makes a picture unreadable while its size and time stay: it would be known if it were read again."""
+    times = os.stat(path)
+    Path(path).write_bytes(b"\0" * times.st_size)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
 def test_evaluate_lists_what_failed_and_scores_only_that_again(rated: Path) -> None:
     good = Path("out/rated5.png").read_bytes()
     Path("out/rated5.png").write_bytes(good[:200])
@@ -493,7 +539,7 @@ def test_evaluate_lists_what_failed_and_scores_only_that_again(rated: Path) -> N
     assert result.stdout.splitlines()[1].split("\t")[:4] == ["psnr", "all", "9", "10"]
     written = Path("r.json.scores/scores-0.jsonl").read_bytes()
     Path("out/rated5.png").write_bytes(good)
-    Path("out/rated6.png").write_bytes(b"")  # which would be known if it were read again
+    spoil("out/rated6.png")
     result = run(*command)
     assert result.stdout.splitlines()[1].split("\t")[:4] == ["psnr", "all", "10", "10"]
     assert written.count(b"\n") == 11
@@ -522,7 +568,7 @@ def test_evaluate_interrupted_goes_on(rated: Path) -> None:
     Path("out/rated3.png").unlink()
     Path("out/rated3.png").write_bytes(good)
     for index in range(3):
-        Path(f"out/rated{index}.png").write_bytes(b"")  # which would be known if they were read again
+        spoil(f"out/rated{index}.png")
     run(*command)
     assert all(image["scores"]["psnr"] for image in json.loads(Path("r.json").read_text())["images"])
 

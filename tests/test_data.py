@@ -66,6 +66,91 @@ def test_csv_and_parquet_give_the_same_table(folder: Path) -> None:
         assert from_csv[name].tolist() == RATED[name].tolist(), name
 
 
+def both_ways(folder: Path, table: pd.DataFrame, **options: Any) -> pd.DataFrame:
+    """What is read of a table that pandas wrote, the same from .csv, .parquet and memory."""
+    table.to_csv(folder / "t.csv", **options)
+    table.to_parquet(folder / "t.parquet", **options)
+    read = read_table(folder / "t.csv")
+    pd.testing.assert_frame_equal(read, read_table(folder / "t.parquet"), check_exact=True)
+    pd.testing.assert_frame_equal(read, QualityDataset(table, root=folder).table, check_exact=True)
+    return read
+
+
+WORDS = ["None", "NA", "nan", "null", "N/A", "1e5", "0042", "True", "inf"]
+
+
+def test_text_is_text_whatever_it_says(tmp_path: Path) -> None:
+    files = [word.replace("/", "-") for word in WORDS]
+    for name in files:
+        Image.new("RGB", (8, 8)).save(tmp_path / name, "PNG")
+    named = {"image": files, "reference": files, "content": WORDS, "distortion": WORDS}
+    level, mos = ["None", "NA", *["low"] * 7], np.arange(9) / 7
+    table = pd.DataFrame({**named, "mos": mos, "tag": WORDS, "none": ["None"] * 8 + [""], "level": level})
+    read = both_ways(tmp_path, table, index=False)
+    for name in table.columns:
+        assert read[name].tolist() == table[name].tolist(), name
+    assert QualityDataset(table, root=tmp_path).attributes == ()
+    table = table.assign(content=[None, *WORDS[1:]], tag=[*WORDS[:8], None])
+    read = both_ways(tmp_path, table, index=False)
+    assert read["content"].tolist() == ["", *WORDS[1:]]
+    assert read["tag"].tolist() == [*WORDS[:8], ""]
+    with pytest.raises(TableError, match=r"splits None \(1\), expected train, val, test or nothing"):
+        both_ways(tmp_path, table.assign(split="None"), index=False)
+
+
+def test_leading_zeros_are_kept_and_truth_values_are_text(folder: Path) -> None:
+    truth = pd.array([True, None, False], dtype="boolean")
+    columns = {"code": ["01", "02", "10"], "flag": [True, False, True], "truth": truth, "said": ["True", "", "False"]}
+    columns |= {"level": ["01", "02", "02"], "mos": [1, 2, 3]}
+    read = both_ways(folder, RATED.assign(**columns), index=False)
+    assert read["code"].tolist() == ["01", "02", "10"]
+    assert read["level"].tolist() == ["01", "02", "02"]
+    assert read["flag"].tolist() == ["True", "False", "True"]
+    assert read["truth"].tolist() == read["said"].tolist() == ["True", "", "False"]
+    assert QualityDataset(folder / "t.csv").attributes == ("sharpness", "colour")
+    for mos in ([True, False, True], ["True", "False", "True"]):
+        with pytest.raises(TableError, match=r"a finite number as mos .*out/1\.png \(True\)"):
+            both_ways(folder, RATED.assign(mos=mos), index=False)
+
+
+def test_numbers_are_numbers_however_they_are_kept(folder: Path) -> None:
+    columns = {"mos": ["007", "1E5", " 2 "], "share": ["0.5", "1e-05", "-3"], "whole": pd.array([1, 2, 3], "Int64")}
+    read = both_ways(folder, RATED.assign(**columns, level=[1, np.nan, 2.5]), index=False)
+    assert read["mos"].tolist() == [7, 1e5, 2]
+    assert read["share"].tolist() == [0.5, 1e-5, -3]
+    assert read["level"].tolist()[::2] == [1, 2.5]
+    assert np.isnan(read["level"][1])
+    assert {*read[["mos", "share", "whole", "level"]].dtypes} == {np.dtype(np.float64)}
+    assert QualityDataset(folder / "t.csv").attributes == ("sharpness", "colour", "share", "whole")
+
+
+@pytest.mark.parametrize("gap", ["", "NA", "nan", "N/A", "null", "None"])
+def test_a_gap_in_a_column_of_numbers_is_an_error(folder: Path, gap: str) -> None:
+    for name in ("mos", "std", "sharpness", "ratings_2"):
+        with pytest.raises(TableError, match=rf"number.* as {name} in every row, got out/2\.png \(nan\) \(1\)"):
+            both_ways(folder, RATED.assign(**{name: ["0.5", gap, "1"]}), index=False)
+
+
+def test_an_index_that_pandas_wrote_is_left_out(folder: Path) -> None:
+    want = both_ways(folder, RATED, index=False)
+    twice = pd.read_csv(folder / "t.csv", index_col=False, keep_default_na=False).reset_index()
+    twice.to_csv(folder / "once.csv")
+    for table in (
+        RATED,
+        RATED.set_index(pd.MultiIndex.from_tuples([("a", 1), ("a", 2), ("b", 1)])),
+        RATED.set_index(pd.Index([7, 3, 5])).reset_index(),
+        RATED.reset_index().reset_index(),
+        RATED.assign(__index_level_0__=[7, 3, 5]),
+        pd.read_csv(folder / "once.csv", keep_default_na=False, dtype={"content": str}),
+    ):
+        pd.testing.assert_frame_equal(both_ways(folder, table), want)
+    # A named level is a column like any other, as is an `index` that counts nothing.
+    by_name = both_ways(folder, RATED.set_index("image"))
+    pd.testing.assert_frame_equal(by_name[want.columns], want)
+    both_ways(folder, RATED.assign(index=[0.5, 1.0, 2.0]))
+    assert QualityDataset(folder / "t.csv").attributes == ("sharpness", "colour", "index")
+
+
 def test_a_table_of_two_columns_is_enough(folder: Path) -> None:
     (folder / "table.csv").write_text("\ufeffmos,image\r\n3.5,out/1.png\r\n-2,out/2.png\r\n", encoding="utf-8")
     table = read_table(folder / "table.csv")
@@ -101,7 +186,10 @@ FAULTS = {
     "twice": (RATED.assign(image="out/1.png"), r"several rows for out/1.png \(1\): keep one row a picture"),
     "unnamed": (RATED.assign(image=["out/1.png", "", "out/2.png"]), r"names no image in rows 1 \(1\)"),
     "no reference": (RATED.assign(reference=["in/a.png", None, ""]), r"names no reference in rows 1, 2 \(2\)"),
-    "split": (RATED.assign(split=["train", "testing", ""]), r"splits testing \(1\), expected train, val, test or none"),
+    "split": (
+        RATED.assign(split=["train", "testing", ""]),
+        r"splits testing \(1\), expected train, val, test or nothing",
+    ),
     "missing": (
         RATED.assign(image=["out/1.PNG", "gone/2.png", "out/10.png"]),
         r"images that are not in .*: out/1.PNG, gone/2.png \(2\)\. Check the folder, and that capitals",

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,86 @@ def test_a_finished_store_scores_nothing_again(tmp_path: Path, table: Path, whol
     assert len(lines(tmp_path / "calls")) == PICTURES
 
 
+def test_files_that_changed_are_scored_again(tmp_path: Path) -> None:
+    names = ["a.png" if index % 2 else "b.png" for index in range(PICTURES)]
+    for name in ("a.png", "b.png"):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        Image.new("RGB", (20, 24)).save(tmp_path / "set" / name)
+    dataset = QualityDataset(make_table(tmp_path / "set", reference=names))
+    metrics = {"psnr": mdiqa_metric.create("psnr"), "energy": Energy(tmp_path / "calls")}
+
+    def gone_on() -> tuple[str, list[str]]:
+        """What the resumed run gives, and which pictures it scored."""
+        (tmp_path / "calls").unlink(missing_ok=True)
+        results = evaluate(metrics, dataset, store=tmp_path / "store", **FEW)
+        return json.dumps(results), lines(tmp_path / "calls")
+
+    def fresh() -> str:
+        plain = {"psnr": metrics["psnr"], "energy": Energy(tmp_path / "fresh")}
+        return json.dumps(evaluate(plain, dataset, **FEW))
+
+    before, scored = gone_on()
+    assert len(scored) == PICTURES
+    for index in (3, 8):  # size and time change
+        pixels = np.asarray(Image.open(dataset.path(index))).copy()
+        pixels[1:] = 255 - pixels[1:]
+        Image.fromarray(pixels).save(dataset.path(index))
+    after, scored = gone_on()
+    assert scored == ["3", "8"]
+    assert after == fresh() != before
+    assert gone_on() == (after, [])
+    reference = tmp_path / "set" / "a.png"
+    Image.new("RGB", (20, 24), "white").save(reference)
+    changed, scored = gone_on()
+    assert scored == ["1", "3", "5", "7", "9", "11"]
+    assert changed == fresh() != after
+    # The time alone, as a picture without compression keeps its size; and the size alone.
+    times = os.stat(dataset.path(5))
+    os.utime(dataset.path(5), ns=(times.st_atime_ns, times.st_mtime_ns + 1))
+    with dataset.path(6).open("ab") as file:
+        times = os.stat(file.fileno())
+        file.write(b"more behind the picture")
+    os.utime(dataset.path(6), ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert gone_on() == (changed, ["5", "6"])
+    # A metric that asks for no reference does not mind one.
+    alone = {"energy": metrics["energy"]}
+    evaluate(alone, dataset, store=tmp_path / "alone", **FEW)
+    Image.new("RGB", (20, 24), "grey").save(reference)
+    (tmp_path / "calls").unlink()
+    evaluate(alone, dataset, store=tmp_path / "alone", **FEW)
+    assert lines(tmp_path / "calls") == []
+
+
+def test_a_reference_that_changes_meanwhile_is_read_again(tmp_path: Path) -> None:
+    table = make_table(tmp_path / "set", reference="0.png")
+    dataset = QualityDataset(table)
+
+    class Changing(Energy):
+        full_reference = True
+
+        def score(self, image: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+            if round(image[0, 0, 0, 0].item() * 255) == 5:
+                Image.new("RGB", (20, 24), "white").save(dataset.path(0))
+            return reference.mean((1, 2, 3))
+
+    results = evaluate(Changing(tmp_path / "calls"), dataset, **FEW)
+    scores = [image["scores"]["changing"] for image in results["images"]]
+    assert len({*scores[:6]}) == 1
+    assert scores[6:] == [1.0] * (PICTURES - 6)
+
+
+def test_a_store_of_an_earlier_form_is_refused(tmp_path: Path, table: Path) -> None:
+    evaluate(Energy(tmp_path / "calls"), QualityDataset(table), store=tmp_path / "store", **FEW)
+    [file] = (tmp_path / "store").iterdir()
+    header, *rows = map(json.loads, file.read_text().splitlines())
+    del header["store"]
+    for row in rows:
+        del row["files"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in (header, *rows)))
+    with pytest.raises(StoreError, match=r"begun by another version .* Delete the folder to score all anew, or choose"):
+        evaluate(Energy(tmp_path / "calls"), QualityDataset(table), store=tmp_path / "store", **FEW)
+
+
 def test_another_evaluation_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = make_table(tmp_path / "set", split=["train", "test"] * (PICTURES // 2))
     metric, store = Energy(tmp_path / "calls"), tmp_path / "store"
@@ -261,6 +342,27 @@ def test_a_metric_that_fails_everywhere_has_no_numbers(tmp_path: Path, table: Pa
     json.dumps(results, allow_nan=False)
 
 
+def test_pairs_of_many_metrics_are_compared_on_request(tmp_path: Path, table: Path) -> None:
+    (table.parent / "4.png").write_bytes(b"no picture")
+    kinds = [Energy, Distance] * 4
+    metrics = {f"m{index}": kind(tmp_path / "calls") for index, kind in enumerate(kinds)}
+    few = {name: metrics[name] for name in ("m0", "m1", "m2", "m3", "m4", "m5")}
+
+    def compared(metrics: dict[str, Energy], **options: Any) -> list[dict[str, Any]]:
+        return evaluate(metrics, QualityDataset(table), store=tmp_path / str(len(metrics)), **options, **FEW)[
+            "comparisons"
+        ]
+
+    assert compared(metrics) == compared(few, compare=False) == []
+    assert len(compared(few)) == 15
+    found = compared(metrics, compare=True)
+    assert [(row["a"], row["b"]) for row in found] == [*combinations(metrics, 2)]
+    assert {row["n"] for row in found} == {11, 5}
+    # Measured together or on fewer pictures than each has, they are as two alone.
+    pair = {name: metrics[name] for name in ("m2", "m5")}
+    assert compared(pair) == [row for row in found if (row["a"], row["b"]) == ("m2", "m5")]
+
+
 def test_lower_is_better_agrees_as_well(tmp_path: Path, table: Path) -> None:
     class Opposite(Energy):
         lower_is_better = True
@@ -293,6 +395,19 @@ def test_groups_have_their_own_agreement(tmp_path: Path) -> None:
     assert groups["distortion"]["noise"] == {"pictures": 5, **agreement(*zip(*noise, strict=True), resamples=40)}
     assert results["dataset"]["small_groups"] == {"distortion": {"fog": 1}, "level": {"3": 1}}
     assert images[11]["level"] is None
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_group_may_be_called_none(tmp_path: Path, suffix: str) -> None:
+    columns = {"distortion": ["None"] * 6 + ["blur"] * 6, "content": ["NA", "1e5"] * 6, "level": [1.0, 0.1234567] * 6}
+    table = make_table(tmp_path / "set", **columns)
+    pandas.read_csv(table, keep_default_na=False, dtype={"content": str}).to_parquet(table.with_suffix(".parquet"))
+    results = evaluate(Energy(tmp_path / "calls"), QualityDataset(table.with_suffix(suffix)), **FEW)
+    assert {column: list(rows) for column, rows in results["metrics"]["energy"]["groups"].items()} == {
+        "distortion": ["None", "blur"],
+        "level": ["1", "0.1234567"],
+        "content": ["NA", "1e5"],
+    }
 
 
 def test_dimensions_are_held_against_attributes_of_their_name(tmp_path: Path) -> None:
@@ -380,6 +495,12 @@ def test_another_number_of_processes_goes_on(tmp_path: Path, table: Path, whole:
     called = [lines(tmp_path / f"run/calls-{rank}") for rank in range(2)]
     assert called == [["5", "7", "9", "11"], ["6", "8", "10"]]
     assert (tmp_path / "run/results-0").read_text() == json.dumps(whole)
+    # Pictures that changed meanwhile, in a row of either file, are shared anew; the old rows stay behind.
+    for index in (0, 6):
+        os.utime(table.parent / f"{index}.png", ns=(1, 1))
+    in_two(tmp_path / "more", table, store)
+    assert [lines(tmp_path / f"more/calls-{rank}") for rank in range(2)] == [["0"], ["6"]]
+    assert (tmp_path / "more/results-0").read_text() == json.dumps(whole)
     # And back to one, after a kill that left the second file torn.
     second = store / "scores-1.jsonl"
     second.write_bytes(second.read_bytes()[:-3])
@@ -387,4 +508,4 @@ def test_another_number_of_processes_goes_on(tmp_path: Path, table: Path, whole:
     assert json.dumps(evaluate(Energy(tmp_path / "calls"), QualityDataset(table), store=store, **FEW)) == json.dumps(
         whole
     )
-    assert lines(tmp_path / "calls") == ["10"]
+    assert lines(tmp_path / "calls") == ["6"]

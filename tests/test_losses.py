@@ -198,7 +198,7 @@ def test_float32_beside_float64_promotes_or_is_refused_in_both_orders(row):
     metric = metric_of(row)
     image, reference = pair_of(row)
     wide = image.double(), reference.double()
-    if any(True for part in metric._metrics() for _ in part.parameters()):
+    if any(True for part in metric.members() for _ in part.parameters()):
         for pair in ((wide[0], reference), (image, wide[1])):
             with pytest.raises(TypeError, match=r"computes in torch\.float32, got"):
                 metric(*pair)
@@ -213,7 +213,7 @@ def test_float32_beside_float64_promotes_or_is_refused_in_both_orders(row):
 @each_paired
 def test_an_encoded_reference_fits_the_weights_that_made_it_alone(row):
     metric = metric_of(row)
-    weights = [weight for part in metric._metrics() for weight in part.parameters()]
+    weights = [weight for part in metric.members() for weight in part.parameters()]
     if not weights:
         return
     image, reference = pair_of(row)
@@ -221,7 +221,7 @@ def test_an_encoded_reference_fits_the_weights_that_made_it_alone(row):
     other = copy.deepcopy(metric)
     other(image, encoded)
     with torch.no_grad():
-        next(weight for part in other._metrics() for weight in part.parameters()).view(-1)[-1] += 0.01
+        next(weight for part in other.members() for weight in part.parameters()).view(-1)[-1] += 0.01
     with pytest.raises(ValueError, match="encode it with this metric"):
         other(image, encoded)
     with pytest.raises(ValueError, match="encode it with this metric"):

@@ -24,7 +24,7 @@ PLACES = {
     "by-hand": {"filename", "page", "loader"},
 }
 FACTS = {"where", "licence", "origin", "trained_by"}
-OPTIONAL = {"sha256", "sha256_prefix", "size", "size_text", "commercial", "unconfirmed", "allow"}
+OPTIONAL = {"sha256", "sha256_prefix", "size", "size_text", "commercial", "unconfirmed", "allow", "trained_images"}
 
 each_metric = pytest.mark.parametrize("name", METRICS)
 each_file = pytest.mark.parametrize("key", FILES)
@@ -111,6 +111,7 @@ def test_embedded_file_has_a_card_with_its_origin_and_licence(key):
 
 def test_nothing_else_lies_in_weights():
     files = {row["filename"] for row in FILES.values() if row["where"] == "embedded"}
+    files |= {row["trained_images"] for row in FILES.values() if "trained_images" in row}
     known = files | {str(Path(name).with_suffix(".md")) for name in files}
     found = {path.name for path in (ROOT / "weights").iterdir() if path.is_file()}
     assert {name for name in found - known if not name.startswith("LICENSE-")} <= {"convert.py", "README.md"}

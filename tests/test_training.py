@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from random import Random
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+import mdiqa_metric
 from mdiqa_metric import MDIQALite
 from mdiqa_metric.cli import app
 from mdiqa_metric.states import read_state
@@ -150,6 +152,13 @@ def test_the_same_seed_trains_the_same_weights(data):
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
     figures = json.loads(out.with_suffix(".json").read_text())
     assert figures["kept"] == 5
+    _, weights, *hashes = out.with_suffix(".images.txt").read_text().splitlines()
+    assert (
+        weights
+        == re.search("weights sha256:[0-9a-f]+", mdiqa_metric.create("mdiqa-lite", weights=out).fingerprint())[0]
+    )
+    assert hashes[0] == "trained on"
+    assert hashes[-1] == "chosen on"  # one seed is not chosen among several
     assert figures["runs"][0]["recipe"]["steps"] == 4
     assert figures["runs"][0]["distorted"]["n"] == 3
     metric = MDIQALite()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,12 @@ import numpy.typing as npt
 
 from .correlations import (
     Array,
+    Column,
+    Kendall,
     Missing,
     check_numbers,
     check_pairs,
     interval,
-    kendall,
     no_correlation,
     pearson,
     resampled,
@@ -27,7 +30,7 @@ from .logistic import Fit, logistic4, logistic5
 
 __all__ = ["Fit", "agreement", "compare", "logistic4", "logistic5", "opinion_agreement"]
 
-_CORRELATIONS = {"srcc": spearman, "plcc": pearson, "krcc": kendall}
+_CORRELATIONS = ("srcc", "plcc", "krcc")
 _KL_EPSILON = 1e-7
 
 
@@ -49,24 +52,7 @@ def agreement(scores: npt.ArrayLike, mos: npt.ArrayLike, *, resamples: int = 100
         ValueError: not two finite arrays (N,) of one length, or fewer than 40 resamples.
     """
     x, y = check_pairs(scores=scores, mos=mos)
-    result: dict[str, Any] = {"n": len(x), "interval_method": _interval_method(resamples, seed)}
-    if missing := no_correlation(scores=x, mos=y):
-        result |= {key: missing for name in _CORRELATIONS for key in (name, f"{name}_interval")}
-        result["undefined_resamples"] = 0
-    else:
-        x_unit, y_unit, once = standardized(x), standardized(y), np.ones((1, len(x)))
-        drawn: dict[str, list[Array]] = {name: [] for name in _CORRELATIONS}
-        for counts in resampled(len(x), resamples, seed):
-            for name, correlate in _CORRELATIONS.items():
-                drawn[name].append(correlate(counts, x_unit, y_unit))
-        for name, correlate in _CORRELATIONS.items():
-            result[name] = float(correlate(once, x_unit, y_unit)[0])
-            result[f"{name}_interval"] = interval(np.concatenate(drawn[name]), len(x))
-        result["undefined_resamples"] = int(np.isnan(np.concatenate(drawn["srcc"])).sum())
-    for fit in (logistic4(x, y), logistic5(x, y)):
-        result[f"plcc_{fit.name}"], result[f"rmse_{fit.name}"] = _after(fit, y)
-        result |= {f"{fit.name}_converged": fit.converged, f"{fit.name}_reason": fit.reason}
-    return with_reasons(result)
+    return measure([x], y, resamples=resamples, seed=seed)[0].agreement()
 
 
 def compare(
@@ -91,28 +77,122 @@ def compare(
         ValueError: not three finite arrays (N,) of one length, or fewer than 40 resamples.
     """
     a, b, y = check_pairs(scores_a=scores_a, scores_b=scores_b, mos=mos)
-    result: dict[str, Any] = {"n": len(y), "interval_method": _interval_method(resamples, seed)}
-    if missing := no_correlation(scores_a=a, scores_b=b, mos=y):
+    return difference(*measure([a, b], y, ("srcc",), resamples=resamples, seed=seed))
+
+
+class Measured:
+    """The scores (N,) of a metric and the opinions on the same pictures, and what is worked out once of them.
+
+    Attributes:
+        scores, mos: (N,), as given.
+        interval_method: how intervals are made, in words.
+        missing: why there is no correlation, or None.
+        drawn: the correlations of each resample, (R,), by name; empty where one is missing.
+    """
+
+    def __init__(self, scores: Array, mos: Array, interval_method: str) -> None:
+        self.scores, self.mos, self.interval_method = scores, mos, interval_method
+        self.missing = no_correlation(scores=scores, mos=mos)
+        self.drawn: dict[str, Array] = {}
+
+    @cached_property
+    def unit(self) -> Column:
+        """The scores, standardized."""
+        return Column(standardized(self.scores))
+
+    @cached_property
+    def correlations(self) -> dict[str, float]:
+        """Those of the pictures themselves."""
+        opinions = Column(standardized(self.mos))
+        once = np.ones((1, len(self.mos)))
+        found = {
+            "srcc": pearson(once, self.unit.ranks(once), opinions.ranks(once)),
+            "plcc": pearson(once, self.unit.values, opinions.values),
+            "krcc": Kendall(self.unit, opinions)(once),
+        }
+        return {name: float(value[0]) for name, value in found.items()}
+
+    @cached_property
+    def logistic4(self) -> Fit:
+        """The 4-parameter curve."""
+        return logistic4(self.scores, self.mos)
+
+    @cached_property
+    def logistic5(self) -> Fit:
+        """The 5-parameter curve."""
+        return logistic5(self.scores, self.mos)
+
+    def agreement(self) -> dict[str, Any]:
+        """What `agreement` says."""
+        result: dict[str, Any] = {"n": len(self.mos), "interval_method": self.interval_method}
+        if self.missing:
+            result |= {key: self.missing for name in _CORRELATIONS for key in (name, f"{name}_interval")}
+            result["undefined_resamples"] = 0
+        else:
+            for name in _CORRELATIONS:
+                result[name] = self.correlations[name]
+                result[f"{name}_interval"] = interval(self.drawn[name], len(self.mos))
+            result["undefined_resamples"] = int(np.isnan(self.drawn["srcc"]).sum())
+        for fit in (self.logistic4, self.logistic5):
+            result[f"plcc_{fit.name}"], result[f"rmse_{fit.name}"] = _after(fit, self.mos)
+            result |= {f"{fit.name}_converged": fit.converged, f"{fit.name}_reason": fit.reason}
+        return with_reasons(result)
+
+
+def measure(
+    scores: Sequence[Array], mos: Array, names: Sequence[str] = _CORRELATIONS, *, resamples: int, seed: int
+) -> list[Measured]:
+    """Several metrics measured on the same pictures and resamples, which are drawn, and the opinions ranked, once.
+
+    Args:
+        scores: those of each metric, (N,), finite.
+        mos: the opinions, (N,), finite.
+        names: the correlations that resamples are to give.
+        resamples, seed: as for `agreement`.
+    """
+    found = [Measured(each, mos, _interval_method(resamples, seed)) for each in scores]
+    if varying := [measured for measured in found if not measured.missing]:
+        opinions = Column(standardized(mos))
+        drawn: list[dict[str, list[Array]]] = [{name: [] for name in names} for _ in varying]
+        concordances = [Kendall(measured.unit, opinions) if "krcc" in names else None for measured in varying]
+        for counts in resampled(len(mos), resamples, seed):
+            ranks = opinions.ranks(counts)
+            for measured, concordance, lists in zip(varying, concordances, drawn, strict=True):
+                unit = measured.unit
+                lists["srcc"].append(pearson(counts, unit.ranks(counts), ranks))
+                if "plcc" in names:
+                    lists["plcc"].append(pearson(counts, unit.values, opinions.values))
+                if concordance:
+                    lists["krcc"].append(concordance(counts))
+        for measured, lists in zip(varying, drawn, strict=True):
+            measured.drawn = {name: np.concatenate(blocks) for name, blocks in lists.items()}
+    return found
+
+
+def difference(a: Measured, b: Measured) -> dict[str, Any]:
+    """What `compare` says of two metrics that were measured on the same pictures and resamples."""
+    n = len(a.mos)
+    result: dict[str, Any] = {"n": n, "interval_method": a.interval_method}
+    if missing := no_correlation(scores_a=a.scores, scores_b=b.scores, mos=a.mos):
         by_rank = ("srcc_a", "srcc_b", "srcc_difference", "srcc_difference_interval", "srcc_difference_p")
         by_meng = ("meng_z_srcc", "meng_p_srcc", "meng_z_plcc", "meng_p_plcc")
         result |= dict.fromkeys((*by_rank, *by_meng), missing) | {"undefined_resamples": 0}
     else:
-        a_unit, b_unit, y_unit, once = *map(standardized, (a, b, y)), np.ones((1, len(y)))
-        drawn = np.concatenate(
-            [spearman(c, a_unit, y_unit) - spearman(c, b_unit, y_unit) for c in resampled(len(y), resamples, seed)]
-        )
-        for name, correlate in (("srcc", spearman), ("plcc", pearson)):
-            pairs = ((a_unit, y_unit), (b_unit, y_unit), (a_unit, b_unit))
-            with_a, with_b, between = (float(correlate(once, *pair)[0]) for pair in pairs)
-            result[f"meng_z_{name}"], result[f"meng_p_{name}"] = _meng(with_a, with_b, between, len(y))
+        once = np.ones((1, n))
+        between = {
+            "srcc": float(pearson(once, a.unit.ranks(once), b.unit.ranks(once))[0]),
+            "plcc": float(pearson(once, a.unit.values, b.unit.values)[0]),
+        }
+        for name in ("srcc", "plcc"):
+            with_a, with_b = a.correlations[name], b.correlations[name]
+            result[f"meng_z_{name}"], result[f"meng_p_{name}"] = _meng(with_a, with_b, between[name], n)
             if name == "srcc":
                 result |= {"srcc_a": with_a, "srcc_b": with_b, "srcc_difference": with_a - with_b}
-        result["srcc_difference_interval"] = found = interval(drawn, len(y))
+        drawn = a.drawn["srcc"] - b.drawn["srcc"]
+        result["srcc_difference_interval"] = found = interval(drawn, n)
         result["srcc_difference_p"] = found if isinstance(found, Missing) else _bootstrap_p(drawn)
         result["undefined_resamples"] = int(np.isnan(drawn).sum())
-    result["residual_variance_ratio"], result["residual_variance_p"] = _residual_test(
-        logistic5(a, y), logistic5(b, y), y
-    )
+    result["residual_variance_ratio"], result["residual_variance_p"] = _residual_test(a.logistic5, b.logistic5, a.mos)
     return with_reasons(result)
 
 

@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .extras import library
-
 Array = npt.NDArray[np.float64]
 
-_BLOCK = 2_000_000  # numbers in one array while resampling: 16 MB
-_SMALL = 1_000  # up to here all pairs fit one matrix, and a product with it gives many resamples' tau at once
+_BLOCK = 200_000  # numbers in one array while resampling: 1.6 MB, which a core's cache holds
+_RUN = 128  # values whose pairs are counted by one matrix product; runs of them are merged
 _FEWEST_FOR_INTERVAL = 10  # below, the percentiles of resamples are far too narrow to be called 95%
 
 
@@ -87,27 +85,84 @@ def resampled(n: int, resamples: int, seed: int) -> Iterator[Array]:
         yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
 
 
+class Column:
+    """Values (N,) and their order, worked out once for any number of resamples."""
+
+    def __init__(self, values: Array) -> None:
+        self.values = values
+        self.places = np.unique(values, return_inverse=True)[1]  # the same for equal values
+        self.order = np.argsort(self.places, kind="stable")
+        self.starts = _starts(self.places[self.order])
+
+    def ranks(self, counts: Array) -> Array:
+        """Average ranks within each resample, (R, N); of a picture not drawn, the place where it would stand."""
+        ties = np.add.reduceat(counts[:, self.order], self.starts, axis=1)
+        return (np.cumsum(ties, axis=1) - (ties - 1) / 2)[:, self.places]
+
+
 def spearman(counts: Array, x: Array, y: Array) -> Array:
     """Pearson's of average ranks, (R,), of x and y (N,); NaN where a resample drew equal values only."""
-    return _weighted_pearson(counts, _ranks(counts, x), _ranks(counts, y))
+    return pearson(counts, Column(x).ranks(counts), Column(y).ranks(counts))
 
 
 def pearson(counts: Array, x: Array, y: Array) -> Array:
-    """Pearson's correlation, (R,), of x and y (N,) of order 1; NaN where a resample drew equal values only."""
-    return _weighted_pearson(counts, x[None], y[None])
+    """Pearson's correlation, (R,), of x and y, (N,) or (R, N), of order 1; NaN where all values drawn are equal."""
+    n = counts.sum(axis=1, keepdims=True)
+    x, y = (values - (counts * values).sum(axis=1, keepdims=True) / n for values in (x, y))
+    covariance, variance_x, variance_y = ((counts * product).sum(axis=1) for product in (x * y, x * x, y * y))
+    return _ratio(covariance, variance_x, variance_y)
 
 
 def kendall(counts: Array, x: Array, y: Array) -> Array:
     """Kendall's tau-b, (R,), of x and y (N,); NaN where a resample drew equal values only."""
-    if len(x) > _SMALL:
-        tau = library("scipy.stats").kendalltau
-        drawn = (np.repeat(np.arange(len(x)), row.astype(np.int64)) for row in counts)
-        return np.array([tau(x[index], y[index], method="asymptotic").statistic for index in drawn])
-    signs_x, signs_y = (np.sign(values[:, None] - values) for values in (x, y))
-    concordance, untied_x, untied_y = (
-        np.einsum("rn,rn->r", counts @ signs, counts) for signs in (signs_x * signs_y, signs_x**2, signs_y**2)
-    )
-    return _ratio(concordance, untied_x, untied_y)
+    return Kendall(Column(x), Column(y))(counts)
+
+
+class Kendall:
+    """Kendall's tau-b of two columns (N,), their pairs arranged once for any number of resamples.
+
+    Discordant pairs are counted as Knight does (A computer method for calculating Kendall's tau with ungrouped data,
+    JASA 1966), by merging runs that rise in y, over all resamples at once: order is that of the values, whatever is
+    drawn.
+    """
+
+    def __init__(self, x: Column, y: Column) -> None:
+        self.y = y
+        self.order = np.lexsort((y.places, x.places))
+        by_x, by_y = x.places[self.order], y.places[self.order]
+        self.x_starts, self.both_starts = _starts(by_x), _starts(by_x, by_y)
+        n, index = len(by_y), np.arange(len(by_y))
+        runs = -(-n // _RUN)
+        self.padding = runs * _RUN - n
+        filled = np.append(by_y, np.full(self.padding, n)).reshape(runs, _RUN)
+        self.discordant = np.tril(filled[:, None, :] > filled[:, :, None]).astype(np.float64)
+        # Of each merge: where its left and right values lie, in falling order of y, the right ones first among equals,
+        # and between which of the left ones those of the same pair of runs and a larger y lie.
+        self.merges = []
+        width = _RUN
+        while width < n:
+            falling = np.lexsort((-(index // width), -by_y, index // (2 * width)))
+            right = falling // width % 2 == 1
+            before = np.append(0, np.cumsum(~right))
+            start = before[falling[right] // (2 * width) * (2 * width)]
+            self.merges.append((falling[~right], falling[right], start, before[:-1][right]))
+            width *= 2
+
+    def __call__(self, counts: Array) -> Array:
+        """The tau-b of each resample, (R,)."""
+        by_x = np.ascontiguousarray(counts.T)
+        by_y = by_x[self.y.order]
+        by_x = by_x[self.order]
+        runs = np.pad(by_x, ((0, self.padding), (0, 0))).reshape(-1, _RUN, len(counts))
+        discordant = np.einsum("bnr,bnr->r", self.discordant @ runs, runs)
+        for left, right, start, stop in self.merges:
+            sums = np.pad(np.cumsum(by_x[left], axis=0), ((1, 0), (0, 0)))
+            discordant += np.einsum("nr,nr->r", by_x[right], sums[stop] - sums[start])
+        tied_x, tied_y = _tied_pairs(by_x, self.x_starts), _tied_pairs(by_y, self.y.starts)
+        n = by_x.sum(axis=0)
+        pairs = n * (n - 1) / 2
+        concordant_less_discordant = pairs - tied_x - tied_y + _tied_pairs(by_x, self.both_starts) - 2 * discordant
+        return _ratio(concordant_less_discordant, pairs - tied_x, pairs - tied_y)
 
 
 def interval(drawn: Array, n: int) -> list[float] | Missing:
@@ -118,20 +173,16 @@ def interval(drawn: Array, n: int) -> list[float] | Missing:
     return [float(end) for end in np.percentile(drawn, [2.5, 97.5])]
 
 
-def _ranks(counts: Array, values: Array) -> Array:
-    """Average ranks within each resample, (R, N); of a picture not drawn, the place where it would stand."""
-    _, inverse = np.unique(values, return_inverse=True)
-    order = np.argsort(inverse, kind="stable")
-    starts = np.flatnonzero(np.diff(inverse[order], prepend=-1))
-    ties = np.add.reduceat(counts[:, order], starts, axis=1)
-    return (np.cumsum(ties, axis=1) - (ties - 1) / 2)[:, inverse]
+def _starts(*columns: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Where equal rows of sorted columns begin."""
+    changes = np.any([np.diff(column, prepend=-1) != 0 for column in columns], axis=0)
+    return np.flatnonzero(changes)
 
 
-def _weighted_pearson(counts: Array, x: Array, y: Array) -> Array:
-    n = counts.sum(axis=1, keepdims=True)
-    x, y = (values - (counts * values).sum(axis=1, keepdims=True) / n for values in (x, y))
-    covariance, variance_x, variance_y = ((counts * product).sum(axis=1) for product in (x * y, x * x, y * y))
-    return _ratio(covariance, variance_x, variance_y)
+def _tied_pairs(counts: Array, starts: npt.NDArray[np.intp]) -> Array:
+    """The pairs within each group of pictures, of counts (N, R), over all groups."""
+    sizes = np.add.reduceat(counts, starts, axis=0)
+    return np.einsum("nr,nr->r", sizes, sizes - 1) / 2
 
 
 def _ratio(shared: Array, one: Array, other: Array) -> Array:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .agreement import agreement, compare
+from .agreement import Measured, difference, measure
 from .data import QualityDataset
 from .dimensions import MultiDimensional
 from .metric import Metric
-from .scoring import Row, score_pictures
+from .scoring import Row, file_stamp, score_pictures
 from .store import Processes, appending, read_together
 from .store import StoreError as StoreError
+from .trained import KINDS, trained_images
 
 GROUPS = ("distortion", "level", "content")
 FEWEST = 5  # pictures of a group that has a row
+COMPARED = 6  # metrics of which each two are compared unless asked otherwise: more make too many pairs to read
+STORE = 2  # the form of a store; another one is not gone on from
 
 
 def evaluate(
@@ -30,6 +34,7 @@ def evaluate(
     store: str | os.PathLike[str] | None = None,
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
+    compare: bool | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -41,11 +46,13 @@ def evaluate(
         metrics: one, or several by name; they are moved to the device and put in eval mode.
         dataset: the pictures and what people say of them; its transform, if any, is for training and not applied.
         store: a folder that keeps each score as it is made. The same call goes on from there after it was stopped or
-            killed at any instant: pictures that every metric has scored are not scored again, failures are tried again.
-            Several processes need one that all of them see.
+            killed at any instant: pictures that every metric has scored are not scored again, failures are tried again,
+            and so are pictures whose file, or reference, has another size or time of change by then. Several processes
+            need one that all of them see.
         device: where to score; "cuda" gives each process a GPU of its own.
         progress: called with the pictures done and all there are, at the start and after each. With several processes
             the main one calls it, and takes the others to be as far as itself.
+        compare: whether each two metrics are compared; None does it for up to 6 metrics (15 pairs).
         resamples, seed: of the bootstrap intervals; see `agreement`.
 
     Returns:
@@ -57,8 +64,12 @@ def evaluate(
         * "metrics": by name, {"fingerprint", "lower_is_better", "scored", "failed", "agreement"} and "groups", the same
           agreement by distortion, level and content where those have two groups of 5 or more; and "dimensions",
           where a `MultiDimensional` has dimensions by the names of the table's attributes, each with its attribute.
-        * "comparisons": {"a", "b"} and what `compare` says of them, for each two metrics, on what both scored.
-        * "images": {"image", "reference", "mos", "raw", groups as far as there, "scores", "errors", "dimensions"}.
+          Where it is known what trained the metric's weights (`trained`), each agreement has "seen": of how many of its
+          `n` pictures they were "trained on" or "chosen on".
+        * "comparisons": {"a", "b"} and what `agreement.compare` says of them, for each two metrics that were to be
+          compared, on what both scored.
+        * "images": {"image", "reference", "mos", "raw", groups as far as there, "scores", "errors", "dimensions",
+          "seen"}.
 
     Raises:
         ValueError: a metric compares with references and there are none, or no metric is given.
@@ -74,18 +85,33 @@ def evaluate(
         for name, metric in metrics.items()
         if isinstance(metric, MultiDimensional)
     }
+    lists = {name: known for name, metric in metrics.items() if (known := trained_images(metric))}
     identity = _identity(metrics, dataset)
-    rows = read_together(store, identity, processes)
+    against = any(metric.full_reference for metric in metrics.values())
+
+    def files(index: int) -> tuple[Path, Path | None]:
+        return dataset.path(index), dataset.path(index, "reference") if against else None
+
+    def stamps(index: int) -> list[list[int] | None]:
+        return [stamp and [*stamp] for stamp in map(file_stamp, filter(None, files(index)))]
+
+    rows = read_together(store, identity, stamps, processes)
     left = [index for index in range(len(dataset)) if index not in rows]
     mine = left[processes.index :: processes.count]
-    against = any(metric.full_reference for metric in metrics.values())
-    pictures = ((dataset.path(index), dataset.path(index, "reference") if against else None) for index in mine)
+    stamped: dict[int, Any] = {}
+
+    def pictures() -> Iterator[tuple[Path, Path | None]]:
+        for index in mine:
+            stamped[index] = stamps(index)  # before it is read: what changes meanwhile is scored again
+            yield files(index)
+
     told = progress if progress and processes.index == 0 else lambda done, total: None
     told(len(rows), len(dataset))
     scored: dict[int, Row] = {}
     with appending(store, identity, processes.index) as keep:
-        for index, scores in zip(mine, score_pictures(metrics, pictures, processes.device, dimensions), strict=True):
-            scored[index] = {"index": index, **scores._asdict()}
+        scoring = score_pictures(metrics, pictures(), processes.device, dimensions, lists)
+        for index, scores in zip(mine, scoring, strict=True):
+            scored[index] = {"index": index, "files": stamped[index], **scores._asdict()}
             keep(scored[index])
             told(min(len(rows) + len(scored) * processes.count, len(dataset)), len(dataset))
     for share in processes.gather(scored):
@@ -93,7 +119,9 @@ def evaluate(
     results = None
     if processes.index == 0:
         done = [rows[index] for index in sorted(rows)]
-        results = _results(metrics, dimensions, dataset, identity["table"], done, resamples, seed)
+        compared = len(metrics) <= COMPARED if compare is None else compare
+        sampling = {"resamples": resamples, "seed": seed}
+        results = _results(metrics, dimensions, {*lists}, dataset, identity["table"], done, compared, sampling)
     return processes.gather(results)[0]
 
 
@@ -114,7 +142,7 @@ def _identity(metrics: Mapping[str, Metric], dataset: QualityDataset) -> Row:
 
     fingerprints = {f"metric {name}": metric.fingerprint() for name, metric in metrics.items()}
     digest = hashlib.sha256(dataset.table.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
-    return {"version": __version__, "split": dataset.split, "table": digest, **fingerprints}
+    return {"store": STORE, "version": __version__, "split": dataset.split, "table": digest, **fingerprints}
 
 
 # What the scores amount to.
@@ -123,14 +151,14 @@ def _identity(metrics: Mapping[str, Metric], dataset: QualityDataset) -> Row:
 def _results(
     metrics: Mapping[str, Metric],
     dimensions: Mapping[str, Sequence[str]],
+    listed: Set[str],
     dataset: QualityDataset,
     digest: str,
     rows: Sequence[Row],
-    resamples: int,
-    seed: int,
+    compared: bool,
+    sampling: Mapping[str, Any],
 ) -> dict[str, Any]:
     table = dataset.table
-    sampling = {"resamples": resamples, "seed": seed}
     mos = table["mos"].to_numpy()
     groups, small = _groups(table)
     oriented = {
@@ -138,35 +166,39 @@ def _results(
         for name, metric in metrics.items()
     }
 
-    def agree(scores: Any, opinions: Any, among: Any = slice(None)) -> dict[str, Any]:
-        scores, opinions = scores[among], opinions[among]
-        there = np.isfinite(scores) & np.isfinite(opinions)
-        return {"pictures": len(there), **agreement(scores[there], opinions[there], **sampling)}
+    seen = {name: np.array([row["seen"].get(name, "") for row in rows]) for name in listed}
 
-    by_metric = {}
+    def agree(name: str, measured: Measured, among: Any) -> dict[str, Any]:
+        agreed = {"pictures": int(among.sum()), **measured.agreement()}
+        if name in seen:
+            kinds = seen[name][among & np.isfinite(oriented[name])]
+            agreed["seen"] = {kind: int((kinds == kind).sum()) for kind in KINDS}
+        return agreed
+
+    everything = np.ones(len(mos), np.bool_)
+    whole = _measure(oriented, mos, sampling)
+    by_metric: dict[str, dict[str, Any]] = {}
     for name, metric in metrics.items():
-        scores = oriented[name]
         by_metric[name] = {
             "fingerprint": metric.fingerprint(),
             "lower_is_better": metric.lower_is_better,
-            "scored": int(np.isfinite(scores).sum()),
-            "failed": int(np.isnan(scores).sum()),
-            "agreement": agree(scores, mos),
-            "groups": {
-                column: {label: agree(scores, mos, among) for label, among in members.items()}
-                for column, members in groups.items()
-            },
+            "scored": int(np.isfinite(oriented[name]).sum()),
+            "failed": int(np.isnan(oriented[name]).sum()),
+            "agreement": agree(name, whole[name], everything),
+            "groups": {column: {} for column in groups},
         }
         if wanted := dimensions.get(name):
             parts = [row["dimensions"].get(name, {}) for row in rows]
-            by_metric[name]["dimensions"] = {
-                dimension: agree(np.array([part.get(dimension, np.nan) for part in parts]), table[dimension].to_numpy())
-                for dimension in wanted
-            }
-    comparisons = []
-    for a, b in combinations(metrics, 2):
-        both = np.isfinite(oriented[a]) & np.isfinite(oriented[b])
-        comparisons.append({"a": a, "b": b, **compare(oriented[a][both], oriented[b][both], mos[both], **sampling)})
+            by_metric[name]["dimensions"] = {}
+            for dimension in wanted:
+                scores = {name: np.array([part.get(dimension, np.nan) for part in parts])}
+                of_these = _measure(scores, table[dimension].to_numpy(), sampling)
+                by_metric[name]["dimensions"][dimension] = agree(name, of_these[name], everything)
+    for column, members in groups.items():
+        for label, among in members.items():
+            group = _measure({name: scores[among] for name, scores in oriented.items()}, mos[among], sampling)
+            for name, measured in group.items():
+                by_metric[name]["groups"][column][label] = agree(name, measured, among)
     return {
         "dataset": {
             "table": dataset.source,
@@ -177,9 +209,43 @@ def _results(
             "small_groups": small,
         },
         "metrics": by_metric,
-        "comparisons": comparisons,
+        "comparisons": _comparisons(oriented, mos, whole, sampling) if compared else [],
         "images": _images(metrics, table, rows),
     }
+
+
+def _measure(scores: Mapping[str, Any], mos: Any, sampling: Mapping[str, Any]) -> dict[str, Measured]:
+    """Each metric on the pictures that it scored; those that scored the same ones together."""
+    there = {name: np.isfinite(values) for name, values in scores.items()}
+    alike: dict[bytes, list[str]] = {}
+    for name, scored in there.items():
+        alike.setdefault(scored.tobytes(), []).append(name)
+    measured: dict[str, Measured] = {}
+    for names in alike.values():
+        scored = there[names[0]]
+        found = measure([scores[name][scored] for name in names], mos[scored], **sampling)
+        measured |= dict(zip(names, found, strict=True))
+    return measured
+
+
+def _comparisons(
+    scores: Mapping[str, Any], mos: Any, whole: Mapping[str, Measured], sampling: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Each two metrics on the pictures that both scored: as measured before where these are all that each did."""
+    there = {name: np.isfinite(values) for name, values in scores.items()}
+    pairs = [*combinations(scores, 2)]
+    alike: dict[bytes, list[tuple[str, str]]] = {}
+    for a, b in pairs:
+        alike.setdefault((there[a] & there[b]).tobytes(), []).append((a, b))
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for some in alike.values():
+        both = there[some[0][0]] & there[some[0][1]]
+        measured = {name: whole[name] for pair in some for name in pair if (there[name] == both).all()}
+        rest = [name for name in dict.fromkeys(name for pair in some for name in pair) if name not in measured]
+        again = measure([scores[name][both] for name in rest], mos[both], ("srcc",), **sampling)
+        measured |= dict(zip(rest, again, strict=True))
+        found |= {(a, b): difference(measured[a], measured[b]) for a, b in some}
+    return [{"a": a, "b": b, **found[a, b]} for a, b in pairs]
 
 
 def _groups(table: Any) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, int]]]:
@@ -198,7 +264,7 @@ def _groups(table: Any) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, 
 
 
 def _label(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _images(metrics: Mapping[str, Metric], table: Any, rows: Sequence[Row]) -> list[Row]:
@@ -207,6 +273,6 @@ def _images(metrics: Mapping[str, Metric], table: Any, rows: Sequence[Row]) -> l
     known = table[columns].astype(object).where(table[columns].notna(), None)
     for facts, row in zip(known.to_dict("records"), rows, strict=True):
         scores = {name: row["values"].get(name) for name in metrics}
-        dimensions = {"dimensions": row["dimensions"]} if row["dimensions"] else {}
-        images.append({**facts, "scores": scores, "errors": row["errors"], **dimensions})
+        more = {key: row[key] for key in ("dimensions", "seen") if row[key]}
+        images.append({**facts, "scores": scores, "errors": row["errors"], **more})
     return images

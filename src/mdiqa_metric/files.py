@@ -54,10 +54,15 @@ def size_of(row: Row) -> str:
     return f"{row['size'] / 1e6:.1f} MB" if row["size"] >= 1e5 else f"{row['size'] / 1e3:.1f} kB"
 
 
-def _embedded(row: Row) -> Path:
+def embedded(filename: str) -> Path:
+    """Where a file that comes with the package lies: in it, or in the checkout that it runs from."""
     package = Path(__file__).parent
-    packed = package / "_weights" / row["filename"]
-    return packed if packed.exists() else package.parents[1] / "weights" / row["filename"]
+    packed = package / "_weights" / filename
+    return packed if packed.exists() else package.parents[1] / "weights" / filename
+
+
+def _embedded(row: Row) -> Path:
+    return embedded(row["filename"])
 
 
 def _in_package(row: Row) -> Path | None:

@@ -125,7 +125,7 @@ class Metric(Frozen, ABC):
         from mdiqa_metric import __version__
 
         state = self._whole_state()
-        untrained = "" if all(part._trained for part in self._metrics() if part._has_weights()) else "untrained "
+        untrained = "" if all(part._trained for part in self.members() if part._has_weights()) else "untrained "
         weights = f"weights {untrained}sha256:{_digest(state)}" if state else "no weights"
         facts = (self.name, self.settings(), weights, self.color, f"resize {self.resize}", f"crop {self.crop}")
         return " | ".join([fact for fact in facts if fact] + [f"mdiqa_metric {__version__}"])
@@ -197,7 +197,7 @@ class Metric(Frozen, ABC):
     def check_picture(self, picture: Any, role: str) -> Tensor:
         """One input in the dtype that `score` computes in, or an error; `role` names it there."""
         weight = own = None
-        for part in self._metrics():
+        for part in self.members():
             if weight is None:
                 weight = next(part.parameters(), None)
                 own = weight if weight is not None else next(part.buffers(), None)
@@ -221,12 +221,12 @@ class Metric(Frozen, ABC):
         rows, columns = (slice(self.border, size - self.border) for size in picture.shape[-2:])
         return picture[..., rows, columns] if self.border else picture
 
-    def _metrics(self) -> Iterator[Metric]:
+    def members(self) -> Iterator[Metric]:
         """This metric and those that it is made of, whose weights its own `parameters()` does not show."""
         yield self
         for part in self.children():
             if isinstance(part, Metric):
-                yield from part._metrics()
+                yield from part.members()
 
     def _has_weights(self) -> bool:
         return next(self.parameters(), None) is not None

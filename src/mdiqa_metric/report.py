@@ -21,6 +21,7 @@ from .io import read_image
 from .logistic import Fit, logistic4, logistic5
 from .pairing import ImageError
 from .scoring import replacing
+from .trained import describe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,7 +110,7 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> No
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": _number, "p": _p_value, "key": _sort_key}
+    environment.filters |= {"number": _number, "p": _p_value, "key": _sort_key, "seen": describe}
     template = environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
     page = template.render(_page(results))
     with replacing(path) as partial:
@@ -141,6 +142,7 @@ def _page(results: Mapping[str, Any]) -> dict[str, Any]:
         "name": "/".join(Path(dataset["table"]).parts[-2:]),
         "interval_method": next(facts["agreement"]["interval_method"] for facts in metrics.values()),
         "tables": tables,
+        "seen": any(describe(facts["agreement"].get("seen", {})) for facts in metrics.values()),
         "comparisons": results["comparisons"],
         "sections": [_section(results, name, f"plot{index}-", thumbnail) for index, name in enumerate(metrics)],
         "paired": any(row.get("reference") for row in results["images"]),

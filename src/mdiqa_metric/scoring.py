@@ -19,6 +19,7 @@ from torch import Tensor
 from .io import read_image
 from .metric import Metric
 from .pairing import ImageError, list_images, pair_files
+from .trained import TrainedImages, image_hash
 from .weights import Spec
 
 Row = dict[str, Any]
@@ -85,11 +86,13 @@ class Scores(NamedTuple):
         values: the scores, by metric.
         dimensions: the scores of the dimensions that were asked for, by metric and dimension.
         errors: why a metric has no score, in one line; every metric is in `values` or here.
+        seen: by metric, how the picture is known to have had a part in its weights, one of `trained.KINDS`.
     """
 
     values: dict[str, float]
     dimensions: dict[str, dict[str, float]]
     errors: dict[str, str]
+    seen: dict[str, str]
 
 
 def score_pictures(
@@ -97,6 +100,7 @@ def score_pictures(
     pictures: Iterable[tuple[Picture, Picture | None]],
     device: str | torch.device = "cpu",
     dimensions: Mapping[str, Sequence[str]] = {},
+    lists: Mapping[str, TrainedImages] = {},
 ) -> Iterator[Scores]:
     """The scores of each picture as it is scored, alone and at its own size; whatever is wrong with one is in them.
 
@@ -105,19 +109,27 @@ def score_pictures(
         pictures: files or their bytes, each with its reference or None.
         device: where to score.
         dimensions: for metrics that have them, the dimensions to score too, at the cost of a second pass.
+        lists: for metrics that have one, the pictures that they were trained on.
     """
 
     def read(picture: Any) -> Tensor:
         return read_image(picture).to(device)
 
-    read_reference: Any = functools.lru_cache(maxsize=1)(read)
+    def read_stamped(reference: Any, stamp: Any) -> Tensor:
+        return read(reference)
+
+    read_reference: Any = functools.lru_cache(maxsize=1)(read_stamped)
     for image, reference in pictures:
-        scores = Scores({}, {}, {})
+        scores = Scores({}, {}, {}, {})
         try:
-            picture, against = read(image), None if reference is None else read_reference(reference)
+            picture = read(image)
+            against = None if reference is None else read_reference(reference, file_stamp(reference))
         except Exception as error:  # one picture must not end the run, whatever is wrong with it
             yield scores._replace(errors=dict.fromkeys(metrics, _line(error)))
             continue
+        if lists:
+            found = image_hash(picture)
+            scores.seen.update({name: kind for name, known in lists.items() if (kind := known.kind_of(found))})
         for name, metric in metrics.items():
             try:
                 with torch.inference_mode():
@@ -128,6 +140,15 @@ def score_pictures(
             except Exception as error:
                 scores.errors[name] = _line(error)
         yield scores
+
+
+def file_stamp(file: Picture) -> tuple[int, int] | None:
+    """The size of a file and when it was last changed, in nanoseconds: another stamp is another picture."""
+    try:
+        status = None if isinstance(file, bytes) else os.stat(file)
+    except OSError:  # reading it will tell
+        return None
+    return status and (status.st_size, status.st_mtime_ns)
 
 
 def score_images(metrics: Mapping[str, Metric], pairs: Sequence[Pair], device: str = "cpu") -> Iterator[Row]:

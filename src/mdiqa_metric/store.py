@@ -1,7 +1,7 @@
 """Work shared among processes, and its results kept where a kill cannot reach them.
 
 A store is a folder with one file a process: its first line says what is scored, then comes a line a picture, written at
-once. What has no newline is no line.
+once, with the stamps of its files. What has no newline is no line, and what has other stamps by now is not done.
 """
 
 from __future__ import annotations
@@ -55,25 +55,38 @@ class Processes:
         return gather_object([value])
 
 
-def read_together(store: Any, identity: Row, processes: Processes) -> dict[int, Row]:
-    """The pictures that are done, the same in every process; an error of one is raised in all."""
-    rows: dict[int, Row] = {}
+def read_together(
+    store: Any, identity: Row, stamps: Callable[[int], list[list[int] | None]], processes: Processes
+) -> dict[int, Row]:
+    """The pictures that are done, the same in every process; an error of one is raised in all.
+
+    Args:
+        store: the folder, or None.
+        identity: what its first lines must say.
+        stamps: the stamps of a picture's files as they are now.
+        processes: those that share the work.
+    """
+    kept: list[Row] = []
     trouble = None
     try:
-        rows = _read_store(Path(store), identity) if store is not None else {}
+        kept = _read_store(Path(store), identity) if store is not None else []
     except StoreError as error:
         trouble = error
-    found = processes.gather((trouble, sorted(rows)))
-    for trouble, _ in found:
+    # After a change a picture may have rows in several files: the one of its files as they are is right, wherever.
+    rows = {row["index"]: row for row in kept if row["files"] == stamps(row["index"])}
+    found = processes.gather((trouble, {row["index"] for row in kept}, {*rows}))
+    for trouble, _, _ in found:
         if trouble:
             raise trouble
-    if any(done != found[0][1] for _, done in found):
+    if any(written != found[0][1] for _, written, _ in found):
         raise StoreError(f"The processes find different scores in {store}: give a folder that all of them see.")
-    return rows
+    done = set.intersection(*(unchanged for _, _, unchanged in found))
+    return {index: rows[index] for index in sorted(done)}
 
 
-def _read_store(folder: Path, identity: Row) -> dict[int, Row]:
-    rows = {}
+def _read_store(folder: Path, identity: Row) -> list[Row]:
+    """The rows of all pictures that every metric scored, checked."""
+    rows = []
     for path in sorted(folder.glob("*.jsonl")):
         for number, line in enumerate(path.read_bytes().split(b"\n")[:-1]):
             try:
@@ -86,11 +99,17 @@ def _read_store(folder: Path, identity: Row) -> dict[int, Row]:
             if number == 0:
                 _check_identity(folder, row, identity)
             elif not row["errors"]:
-                rows[row["index"]] = row
+                rows.append(row)
     return rows
 
 
 def _check_identity(folder: Path, then: Row, now: Row) -> None:
+    if then.get("store") != now["store"]:
+        raise StoreError(
+            f"{folder} was begun by another version of mdiqa_metric, which kept scores in another form (without the "
+            "sizes and times of the picture files, nothing tells which have changed). Delete the folder to score all "
+            "anew, or choose another place."
+        )
     differing = [key for key in then | now if then.get(key, "none") != now.get(key, "none")]
     if differing:
         lines = "; ".join(f"{key} was {then.get(key, 'none')}, is {now.get(key, 'none')}" for key in differing)

@@ -21,7 +21,14 @@ SPLITS = ("train", "val", "test")
 SUFFIXES = (".csv", ".parquet")
 
 _NAMES = ("image", "reference", "content", "distortion", "split")
-_NO_ATTRIBUTES = {*_NAMES, "mos", "raw", "std", "level"}
+_NUMBERS = ("mos", "raw", "std")
+_NO_ATTRIBUTES = {*_NAMES, *_NUMBERS, "level"}
+
+_NUMBER = r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[iI]nf(?:inity)?|INF)"
+# What programs write where a column of numbers has none. In a column of text each of them is text.
+_GAPS = {"", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "<na>"}
+# Columns without a name, and the index of Arrow's tables: pandas writes them, and they count rows.
+_UNNAMED = re.compile(r"Unnamed: \d+(\.\d+)*|__index_level_\d+__|")
 
 
 class TableError(ValueError):
@@ -42,9 +49,12 @@ def read_table(
     * `split`: "train", "val", "test", or empty.
     * `content` (the scene), `distortion`, `level`: groups.
     * `ratings_V`, as `ratings_1` and `ratings_1.5`: how many, or which fraction, rated V.
-    * Any other column of numbers is an attribute. Any other column of text is kept.
+    * Any other column of numbers is an attribute. Any other column of text is kept, one of truth values as "True" and
+      "False". A row index that pandas wrote is left out, but for levels that have a name.
 
-    Numbers are float64, the names above are text, and what is empty in a column of text is "".
+    Numbers are float64, the names above are text as it stands ("None" and "NA" too, and 0042), and what is empty in a
+    column of text is "". Of the other columns, those are of numbers whose cells all are, however the file keeps them;
+    "", "NA", "nan" and the like are gaps there. So a .csv and a .parquet of the same rows are the same table.
 
     Raises:
         TableError: no such file, another suffix, or unreadable; a required column is missing; `mos`, `raw`, `std`,
@@ -122,8 +132,7 @@ def split_by_content(table: DataFrame, fractions: Mapping[str, float], seed: int
 
 def check_table(table: DataFrame, split: str | None, root: Path, source: str) -> DataFrame:
     """A copy with numbers and text as `read_table` says, rows of `split` only; errors as there, naming the `source`."""
-    pandas = library("pandas")
-    table = table.copy()
+    table = _without_index(table)
     if absent := [name for name in ("image", "mos") if name not in table.columns]:
         raise TableError(
             f"{source} has no column {' and no column '.join(absent)}, only {', '.join(map(str, table.columns))}: "
@@ -131,17 +140,19 @@ def check_table(table: DataFrame, split: str | None, root: Path, source: str) ->
         )
     if table.empty:
         raise TableError(f"{source} has no rows: expected one a picture.")
-    _check_pictures(table, source)
     ratings = ratings_columns(table)
-    for name in ["mos", *({"raw", "std"} & {*table.columns}), *ratings, *attribute_columns(table)]:
-        table[name] = _numbers(
+    for name in table.columns:
+        if name in _NAMES:
+            table[name] = _text(table[name])
+        else:
+            table[name] = _numbers_or_text(table[name], must=name in _NUMBERS or name in ratings)
+    _check_pictures(table, source)
+    for name in [*(name for name in _NUMBERS if name in table.columns), *ratings, *attribute_columns(table)]:
+        table[name] = _check_numbers(
             table, name, at_least=0.0 if name == "std" or name in ratings else -np.inf, source=source
         )
     if ratings and (unrated := table[[*ratings]].sum(axis=1) == 0).any():
         raise TableError(f"{source} has no ratings for {few(table['image'][unrated])}: correct or remove these rows.")
-    for name in table.columns:
-        if name in _NAMES or not pandas.api.types.is_numeric_dtype(table[name]):
-            table[name] = table[name].astype(object).where(table[name].notna(), "").astype(str)
     table = _of_split(table, split, source).reset_index(drop=True)
     _check_files(table, root, source)
     return table
@@ -174,7 +185,7 @@ def _read(path: Path) -> DataFrame:
         raise TableError(f"There is no table {path}: check the path.")
     try:
         if path.suffix == ".csv":
-            return pandas.read_csv(path, dtype=dict.fromkeys(_NAMES, str))  # a scene called 0042 stays so
+            return pandas.read_csv(path, dtype=str, keep_default_na=False)  # what is a number is told later
         library("pyarrow")
         return pandas.read_parquet(path)
     except ImportError:
@@ -201,7 +212,42 @@ def _check_pictures(table: DataFrame, source: str) -> None:
         )
 
 
-def _numbers(table: DataFrame, name: str, at_least: float, source: str) -> Series:
+def _without_index(table: DataFrame) -> DataFrame:
+    """A copy whose named index levels are columns, as in a .csv, without what pandas counts rows by."""
+    named = [name for name in table.index.names if name is not None and name not in table.columns]
+    table = table.reset_index(level=named) if named else table
+    counting = [name for name in table.columns if _UNNAMED.fullmatch(str(name)) or _is_count(str(name), table[name])]
+    return table.drop(columns=counting).reset_index(drop=True)
+
+
+def _is_count(name: str, column: Series) -> bool:
+    """Whether a column is what pandas' `reset_index` makes of row numbers."""
+    if not re.fullmatch(r"index|level_\d+", name):
+        return False
+    return column.is_unique and all(re.fullmatch(r"\d+", cell) for cell in _text(column))
+
+
+def _text(column: Series) -> Series:
+    """As text, as `to_csv` writes it; "" where nothing is."""
+    return column.astype(str).astype(object).where(column.notna(), "")
+
+
+def _numbers_or_text(column: Series, must: bool) -> Series:
+    """Float64 with NaN in the gaps where a column is of numbers, else text; wrong cells stay where it must be."""
+    types = library("pandas").api.types
+    if types.is_numeric_dtype(column) and not types.is_bool_dtype(column) and column.notna().any():
+        return column.astype(float)
+    text = _text(column)
+    cells = text.str.strip()
+    gaps, numbers = cells.str.lower().isin(_GAPS), cells.str.fullmatch(_NUMBER)
+    if must:
+        return cells.mask(gaps, np.nan).where(~numbers, cells.where(numbers, "nan").map(float))
+    # A leading zero belongs to a name: no program writes a number so.
+    numbers &= ~cells.str.match(r"[+-]?0\d")
+    return cells.mask(gaps, "nan").map(float) if numbers.any() and (numbers | gaps).all() else text
+
+
+def _check_numbers(table: DataFrame, name: str, at_least: float, source: str) -> Series:
     numbers = library("pandas").to_numeric(table[name], errors="coerce").astype(float)
     if (wrong := ~np.isfinite(numbers) | (numbers < at_least)).any():
         found = few(
@@ -217,7 +263,10 @@ def _numbers(table: DataFrame, name: str, at_least: float, source: str) -> Serie
 def _of_split(table: DataFrame, split: str | None, source: str) -> DataFrame:
     there = table["split"] if "split" in table.columns else library("pandas").Series("", table.index)
     if unknown := sorted({*there} - {*SPLITS, ""}):
-        raise TableError(f"{source} has the splits {few(unknown)}, expected {', '.join(SPLITS)} or none: rename them.")
+        raise TableError(
+            f"{source} has the splits {few(unknown)}, expected {', '.join(SPLITS)} or nothing: rename them, or leave "
+            "the cells empty."
+        )
     if split is None:
         return table
     if not (there == split).any():

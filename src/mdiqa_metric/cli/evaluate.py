@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,12 @@ Metrics = Annotated[list[str], typer.Option(metavar="NAME", help=HELP)]
 Dataset = Annotated[Path, typer.Option(metavar="TABLE", help="A .csv or .parquet table; see `dataset convert`.")]
 Split = Annotated[str | None, typer.Option(metavar="NAME", help="Only its train, val or test pictures.")]
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write everything to this .json; makes it resumable.")]
+Compare = Annotated[
+    bool | None,
+    typer.Option(
+        "--compare/--no-compare", help="Test each two metrics; by default, of up to 6 metrics.", show_default=False
+    ),
+]
 Report = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report to this .html.")]
 
 NUMBERS = ("srcc", "plcc", "plcc_logistic4", "plcc_logistic5", "krcc", "rmse_logistic4", "rmse_logistic5")
@@ -30,6 +37,7 @@ def evaluate(
     split: Split = None,
     out: Out = None,
     report: Report = None,
+    compare: Compare = None,
     device: Device = "cpu",
 ) -> None:
     """Say how far metrics agree with people on a data set.
@@ -58,7 +66,7 @@ def evaluate(
     store = out.with_name(f"{out.name}.scores") if out else None
     try:
         with errors(), progress() as move:
-            results = run(metrics, pictures, store=store, device=device, progress=move)
+            results = run(metrics, pictures, store=store, device=device, progress=move, compare=compare)
     except KeyboardInterrupt:
         kept = f"What was scored is kept in {store}: the same command goes on from there."
         fail(f"Interrupted. {kept if store else 'Nothing was kept: with --out, it would have been.'}", 130)
@@ -74,6 +82,8 @@ def evaluate(
                     shutil.rmtree(store)
         _show_agreement(results)
         _show_comparisons(results)
+        if compare is None and len(names) > 1 and not results["comparisons"]:
+            say(f"The {math.comb(len(names), 2)} pairs of {len(names)} metrics are not tested: --compare tests them.")
         if report:
             from ..report import write_report
 
@@ -86,15 +96,19 @@ def evaluate(
 
 
 def _show_agreement(results: Mapping[str, Any]) -> None:
+    from ..trained import KINDS
+
     if stdout.file.isatty():
         _show_metrics(results)
         _show_groups(results)
     else:
         columns = ["metric", "group", "n", "pictures", "srcc", "srcc_low", "srcc_high", *NUMBERS[1:]]
+        columns += [kind.replace(" ", "_") for kind in KINDS]
         rows = []
         for metric, group, row in sorted(_agreements(results), key=lambda line: line[1] != "all"):
             numbers = (row["srcc"], *(row["srcc_interval"] or (None, None)), *(row[key] for key in NUMBERS[1:]))
-            rows.append([metric, group, row["n"], row["pictures"], *map(digits, numbers)])
+            seen = (row.get("seen", {}).get(kind, "-") for kind in KINDS)
+            rows.append([metric, group, row["n"], row["pictures"], *map(digits, numbers), *seen])
         print_lines(stdout, [columns, *rows])
     for column, small in results["dataset"]["small_groups"].items():
         say(f"No row for {column} {', '.join(small)}: {sum(small.values())} pictures in groups of fewer than 5.")
@@ -107,13 +121,18 @@ def _show_agreement(results: Mapping[str, Any]) -> None:
 
 
 def _show_metrics(results: Mapping[str, Any]) -> None:
-    """A column a metric, a row a number, with its interval where it has one."""
+    """A column a metric, a row a number, with its interval where it has one, SRCC with how many trained the metric."""
     metrics = {metric: facts["agreement"] for metric, facts in results["metrics"].items()}
     rows = [["n", *(str(row["n"]) + _of(row) for row in metrics.values())]]
     for key in NUMBERS:
         intervals = (row.get(f"{key}_interval") for row in metrics.values())
         ends = (" [{:.4f}, {:.4f}]".format(*interval) if interval else "" for interval in intervals)
-        rows.append([key, *(digits(row[key]) + end for row, end in zip(metrics.values(), ends, strict=True))])
+        cells = [digits(row[key]) + end for row, end in zip(metrics.values(), ends, strict=True)]
+        if key == "srcc":
+            cells = [
+                " ".join(filter(None, (cell, _seen(row)))) for cell, row in zip(cells, metrics.values(), strict=True)
+            ]
+        rows.append([key, *cells])
     show(stdout, ["", *metrics], rows, words=1, wrapped=[*metrics])
     stdout.print()
 
@@ -122,7 +141,8 @@ def _show_groups(results: Mapping[str, Any]) -> None:
     """A column a metric, a row a group, with its SRCC."""
     groups: dict[str, dict[str, str]] = {}
     for metric, group, row in _agreements(results):
-        groups.setdefault(group, {})[metric] = digits(row["srcc"]) + (f" (n {row['n']}{_of(row)})" if _of(row) else "")
+        notes = ", ".join(note for note in (_of(row) and f"n {row['n']}{_of(row)}", _seen(row)) if note)
+        groups.setdefault(group, {})[metric] = digits(row["srcc"]) + (f" ({notes})" if notes else "")
     groups.pop("all")
     metrics = [*results["metrics"]]
     rows = [[group, *(cells.get(metric, "-") for metric in metrics)] for group, cells in groups.items()]
@@ -136,6 +156,13 @@ def _show_groups(results: Mapping[str, Any]) -> None:
 def _of(row: Mapping[str, Any]) -> str:
     """How many pictures there are, where not all count."""
     return f" of {row['pictures']}" if row["n"] < row["pictures"] else ""
+
+
+def _seen(row: Mapping[str, Any]) -> str:
+    """How many of the pictures trained the metric, where any is known to have."""
+    from ..trained import describe
+
+    return describe(row.get("seen", {}))
 
 
 def _agreements(results: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

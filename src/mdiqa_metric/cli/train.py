@@ -35,26 +35,29 @@ def mdiqa_lite(
     """
     from ..scoring import check_destination, check_device, write_results
 
+    work = work or out.with_suffix(".work")
     with errors():
         check_device(device)
         check_destination(out, "Weights", (".safetensors",))
         from ..train.card import write_card
-        from ..train.mdiqa_lite import Recipe, save, train
+        from ..train.mdiqa_lite import Recipe, save, save_trained_images, train
 
         runs: list[dict[str, Any]] = []
         for number in seed or [Recipe().seed]:
             recipe = Recipe(seed=number)
             if steps is not None:
                 recipe = replace(recipe, steps=steps, overall_steps=steps)
-            metric, figures = train(data, work or out.with_suffix(".work"), recipe, _told, device)
+            metric, figures = train(data, work, recipe, _told, device)
             srcc = "; ".join(f"{name} {digits(figures[name]['srcc'])}" for name in ("photographs", "distorted"))
             say(f"seed {number}: SRCC on scenes kept out: {srcc}")
             runs.append(figures)
             if max(runs, key=lambda run: run["photographs"]["srcc"] or -1) is figures:
                 save(metric, out)
-                kept = figures
+                best, kept = metric, figures
             write_results(out.with_suffix(".json"), {"kept": kept["recipe"]["seed"], "runs": runs})
             write_card(out, runs, kept)
+        listed = out.with_suffix(".images.txt")
+        save_trained_images(best, listed, data, work, Recipe().split_seed, chosen=len(runs) > 1)
 
 
 def _told(facts: dict[str, Any]) -> None:

@@ -71,6 +71,8 @@ def write_card(weights: Path, runs: Sequence[dict[str, Any]], kept: dict[str, An
         "Kodak's are unrestricted |",
         "| SPAQ (Fang et al., CVPR 2020), labels alone: five regression weights | what the dimensions count | facts |",
         "",
+        f"Hashes of these pictures are in `{weights.stem}.images.txt`, by which `mdiqa-metric evaluate` tells them.",
+        "",
         "## What it reaches on scenes that were kept out",
         "",
         "95 % intervals by the bootstrap over pictures." + (" The seed was chosen on these." if len(runs) > 1 else ""),

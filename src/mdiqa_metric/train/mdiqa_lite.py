@@ -39,6 +39,7 @@ from ..metrics.mdiqa_lite import MDIQALite, luma_and_differences
 from ..scoring import replacing
 from ..states import read_state
 from ..tables import read_table, split_by_content
+from ..trained import KINDS, write_trained_images
 from .changes import CHANGES, Change, blurred, compressed, denoiser, display_noise, gaussian, gaussian_blur
 from .losses import decorrelation, falling_short, misordering
 
@@ -158,6 +159,20 @@ def save(metric: MDIQALite, path: Path) -> None:
     state = {key: value.half().contiguous() for key, value in metric.state_dict().items()}
     with replacing(path) as partial:
         save_file(state, partial)
+
+
+def save_trained_images(metric: MDIQALite, path: Path, data: Path, work: Path, split_seed: int, chosen: bool) -> None:
+    """Writes which pictures the weights learnt from and, where they were `chosen` among several, on which.
+
+    Clean pictures come before what was made of them, which is known by the scene where its hash is near enough.
+    """
+    learnt, kept = load_pictures(data, work, split_seed)
+    trained = [*learnt.clean, *(rated.pixels for rated in (*learnt.photographs, *learnt.distorted))]
+    chosen_on = [rated.pixels for rated in kept.photographs] if chosen else []
+    images = {
+        kind: (pixels[None] / 255 for pixels in some) for kind, some in zip(KINDS, (trained, chosen_on), strict=True)
+    }
+    write_trained_images(path, metric, images)
 
 
 def imagenet_weights() -> Path:
