@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -86,6 +87,14 @@ ROWS = (
     Row("mdiqa-mean", ("mdiqa",), half=0.02, form="DimensionMean"),
     Row("mdiqa-distance", ("mdiqa",), half=0.02, cut="model.instance_weights", form="DimensionDistance"),
 )
+
+
+def first_of_each_class(rows: Iterable[Row]) -> list[Row]:
+    """One row a class and form: what holds for the code of one name holds for that of the others."""
+    found: dict[Any, Row] = {}
+    for row in rows:
+        found.setdefault(class_of(row) if not row.form else (row.form, row.goldens), row)
+    return [*found.values()]
 
 
 def content(stem: str, folder: Path = GOLDEN) -> dict[str, Any]:

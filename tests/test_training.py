@@ -185,7 +185,7 @@ def test_every_teacher_takes_part(data):
 def test_the_remainder_is_fitted_to_opinions_before_the_trunk_moves():
     """On opinions that go with the light alone, which statistics of whole pictures tell."""
     torch.manual_seed(0)
-    picture, metric = photograph(64, 64)[0], MDIQALite().eval()
+    picture, metric = photograph(64, 64)[0], MDIQALite().unfreeze().freeze()
     opinions = [0.1 + 0.1 * number for number in range(9)]
     rated = [Rated((picture * opinion * 255).byte(), opinion) for opinion in opinions]
     trunk = {key: value.clone() for key, value in metric.trunk.state_dict().items()}
@@ -204,7 +204,7 @@ def test_validation_measures_order_and_cross_talk():
             return torch.stack([*(0 * detail,) * 4, detail], 1)
 
     pictures = [Rated((photograph(96, 96)[0] * 255).byte(), number / 12) for number in range(12)]
-    figures = validate(Known().eval(), Pictures(pictures, pictures, [pictures[0].pixels]))
+    figures = validate(Known().unfreeze().freeze(), Pictures(pictures, pictures, [pictures[0].pixels]))
     assert figures["ladders"]["sharpness"]["Gaussian blur"] == pytest.approx(1)
     assert figures["ladders"]["sharpness"]["halos"] < 0  # more detail, to this metric
     assert figures["ladders"]["brightness"]["under-exposure"] == 0  # it says nothing of it

@@ -227,7 +227,7 @@ class ClipRN50(nn.Module):
         picture with its shorter side resized to that (antialiased bicubic)."""
         height, width = image.shape[-2:]
         size = [self.side * length // min(height, width) for length in (height, width)]
-        image = resized(image, size, "bicubic")
+        image = resized(image, size, "bicubic", overshoot=True)  # as MDIQA's authors do
         top, left = (round((length - self.side) / 2) for length in size)
         image = image[..., top : top + self.side, left : left + self.side]
         visual = self.visual

@@ -106,25 +106,34 @@ def check_range(name: str, picture: Tensor, role: str, margin: float) -> bool:
     raise ValueError(f"{takes}, got values from {lowest:.5g} to {highest:.5g}: {mend}")
 
 
-def check_weight(weight: Any, owner: str) -> float:
+def as_number(value: Any, owner: str) -> float:
     """A weight as a float: any real number of Python or numpy, or a tensor of one value.
 
     Raises:
-        ValueError: it is none of these, not finite, or below 0.
+        ValueError: it is none of these.
     """
-    single = isinstance(weight, Tensor) and weight.ndim == 0 and not weight.is_complex() and weight.dtype != torch.bool
-    # numpy registers its numbers as these
-    if not single and (isinstance(weight, bool) or not isinstance(weight, numbers.Real)):
-        raise ValueError(f"{owner} takes a finite number as weight, got {weight!r}: give a float.")
-    value = float(weight)
-    if not math.isfinite(value):
-        raise ValueError(f"{owner} takes a finite number as weight, got {value}: give a float.")
-    if value < 0:
+    single = isinstance(value, Tensor) and value.ndim == 0 and not value.is_complex() and value.dtype != torch.bool
+    # numpy registers its numbers as real ones
+    if not single and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
+        raise ValueError(f"{owner} takes a finite number as weight, got {value!r}: give a float.")
+    return float(value)
+
+
+def check_weight(value: Any, owner: str) -> float:
+    """The weight of a loss as a float.
+
+    Raises:
+        ValueError: it is no number (see `as_number`), not finite, or below 0.
+    """
+    weight = as_number(value, owner)
+    if not math.isfinite(weight):
+        raise ValueError(f"{owner} takes a finite number as weight, got {weight}: give a float.")
+    if weight < 0:
         raise ValueError(
-            f"{owner} takes a weight from 0 up, got {value:g}: a loss of negative weight would reward what the metric "
+            f"{owner} takes a weight from 0 up, got {weight:g}: a loss of negative weight would reward what the metric "
             "calls worse. Leave the sign out, for `Loss` knows which way is better."
         )
-    return value
+    return weight
 
 
 def recordable(picture: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from .checks import RANGE_TOLERANCE, check_weight
+from .checks import RANGE_TOLERANCE, as_number
 from .frozen import Move
+from .layers.attention import select
 from .metric import Encoded, Metric
 
 Indices = tuple[int, ...]
@@ -86,7 +87,7 @@ class MultiDimensional(Metric, ABC):
                 near = difflib.get_close_matches(name, self.dimension_names, 1)
                 hint = f" Did you mean {near[0]}?" if near else ""
                 raise ValueError(f'{self.name} has no dimension "{name}": the {count} are {names}.{hint}')
-            weight = check_weight(factor, f'{self.name}\'s dimension "{name}"')
+            weight = as_number(factor, f'{self.name}\'s dimension "{name}"')
             changed[..., self.dimension_names.index(name)] = weight
         if not (changed.isfinite().all() and (changed >= 0).all() and changed.any(-1).all()):
             raise ValueError(
@@ -158,6 +159,7 @@ class DimensionMean(Metric):
         super().__init__()
         self.model = _multidimensional(model, type(self))
         self.training, self._frozen = model.training, model._frozen
+        self._trained = True  # there are no weights but the model's
         self.name = f"{model.name}-mean"
         self.score_range = model.dimension_range
         self.min_size = model.min_size
@@ -165,8 +167,7 @@ class DimensionMean(Metric):
 
     def score(self, image: Tensor, reference: None) -> Tensor:
         """Scores (N,)."""
-        active = list(self.model.active)
-        weights = self.model.user_weights(image)[:, active]
+        weights = select(self.model.user_weights(image), self.model.active, 1)
         return (weights * self.model.dimension_scores(image, self.model.active)).sum(1) / weights.sum(1)
 
     def weigh(self, weights: Tensor | Sequence[float] | None = None, **factors: float) -> DimensionMean:
@@ -202,22 +203,23 @@ class DimensionDistance(Metric):
         super().__init__()
         self.model = _multidimensional(model, type(self))
         self.training, self._frozen = model.training, model._frozen
+        self._trained = True  # there are no weights but the model's
         self.name = f"{model.name}-distance"
         self.min_size = model.min_size
         self.color, self.resize, self.crop = model.color, model.resize, model.crop
 
     def score(self, image: Tensor, reference: Tensor | Encoded) -> Tensor:
         """Scores (N,)."""
-        active = list(self.model.active)
+        active = self.model.active
         with torch.no_grad():
             weights = self.model.user_weights(image) * self.model.instance_weights(image)
         ours = self.model.dimension_features(image, self.model.active)
         if isinstance(reference, Encoded):
-            theirs = reference.features[0][active]
+            theirs = select(reference.features[0], active)
         else:
             theirs = self.model.dimension_features(reference, self.model.active)
         apart = (ours.to(image.dtype) - theirs.to(image.dtype)).abs().mean((2, 3))
-        return (weights[:, active].mT * apart).sum(0) / weights.shape[1]
+        return (select(weights, active, 1).mT * apart).sum(0) / weights.shape[1]
 
     def features(self, picture: Tensor) -> Iterator[Tensor]:
         """The features (D, N, T, C) of every dimension, so that weights may change after `encode`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 Self = TypeVar("Self", bound="Frozen")
 Move = Callable[[Tensor], Tensor]
+# In the memo of `named_modules` where a frozen module itself is asked, not a parent of it.
+_INSIDE = "inside"
 
 
 class Frozen(nn.Module):
@@ -25,6 +28,7 @@ class Frozen(nn.Module):
     """
 
     _frozen = True
+    _open = False
     _loading_from = ""
 
     def __init__(self) -> None:
@@ -56,23 +60,45 @@ class Frozen(nn.Module):
         return self if self._frozen else super().apply(fn)
 
     def named_modules(
-        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+        self, memo: set[Any] | None = None, prefix: str = "", remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Module]]:
         """As `nn.Module.named_modules`; a parent, which passes its memo on, finds nothing while this is frozen."""
-        if memo is None or not self._frozen:
+        if memo is None:
+            memo = {_INSIDE}
+        if not self._frozen or _INSIDE in memo:
             yield from super().named_modules(memo, prefix, remove_duplicate)
 
     def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
         """As `nn.Module.state_dict`; into a parent's, which is passed on, nothing goes while this is frozen."""
-        if self._frozen and (args or destination is not None):
+        if destination is None and not args:
+            with self._opened():
+                return super().state_dict(prefix=prefix, keep_vars=keep_vars)
+        if self._frozen and not self._open:
             return args[0] if args else destination
         return super().state_dict(*args, destination=destination, prefix=prefix, keep_vars=keep_vars)
 
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """As `nn.Module.load_state_dict`, its own."""
+        with self._opened():
+            return super().load_state_dict(state_dict, strict, assign)
+
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        self._loading_from = prefix if self._frozen else ""
+        self._loading_from = prefix if self._frozen and not self._open else ""
         if self._loading_from:
             state_dict.clear()  # a dict of this module's own entries, which its parts would take theirs from
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        """This and the frozen modules in it, open to what is asked of this one."""
+        parts = [part for part in self.modules() if isinstance(part, Frozen)]
+        for part in parts:
+            part._open = True
+        try:
+            yield
+        finally:
+            for part in parts:
+                part._open = False
 
     def _apply(self: Self, fn: Move, recurse: bool = True) -> Self:
         # Tensors made in inference mode could never be saved for a gradient again.

@@ -124,7 +124,7 @@ class Metric(Frozen, ABC):
         """One line for a paper: name, options, hash of the weights, colour, resize, crop and version."""
         from mdiqa_metric import __version__
 
-        state = self._whole_state()
+        state = self.state_dict()
         untrained = "" if all(part._trained for part in self.members() if part._has_weights()) else "untrained "
         weights = f"weights {untrained}sha256:{_digest(state)}" if state else "no weights"
         facts = (self.name, self.settings(), weights, self.color, f"resize {self.resize}", f"crop {self.crop}")
@@ -196,11 +196,9 @@ class Metric(Frozen, ABC):
 
     def check_picture(self, picture: Any, role: str) -> Tensor:
         """One input in the dtype that `score` computes in, or an error; `role` names it there."""
-        weight = own = None
+        weight = next(self.parameters(), None)
+        own = weight if weight is not None else next(self.buffers(), None)
         for part in self.members():
-            if weight is None:
-                weight = next(part.parameters(), None)
-                own = weight if weight is not None else next(part.buffers(), None)
             if part._trained is None and part._has_weights():
                 raise RuntimeError(
                     f"{part.name} has no trained weights, so its scores would mean nothing: load them with "
@@ -222,7 +220,7 @@ class Metric(Frozen, ABC):
         return picture[..., rows, columns] if self.border else picture
 
     def members(self) -> Iterator[Metric]:
-        """This metric and those that it is made of, whose weights its own `parameters()` does not show."""
+        """This metric and those that it is made of."""
         yield self
         for part in self.children():
             if isinstance(part, Metric):
@@ -231,25 +229,17 @@ class Metric(Frozen, ABC):
     def _has_weights(self) -> bool:
         return next(self.parameters(), None) is not None
 
-    def _whole_state(self) -> dict[str, Tensor]:
-        """The state dict, with that of the metrics that this one is made of."""
-        state = dict(self.state_dict())
-        for name, part in self.named_children():
-            if isinstance(part, Metric):
-                state |= {f"{name}.{key}": value for key, value in part._whole_state().items()}
-        return state
-
     def _encoder(self) -> str:
         """What made an encoded reference: class, options and weights."""
         if not torch.compiler.is_compiling():  # a graph is made for the weights that were hashed last
             versions = self._versions()
             if self._hashed[0] != versions:
-                self._hashed = versions, _digest(self._whole_state())
+                self._hashed = versions, _digest(self.state_dict())
         return f"{type(self).__name__}({self.extra_repr()}, border={self.border}) {self._hashed[1]}"
 
     def _versions(self) -> tuple[Any, ...]:
         """What changes where a weight is written to or replaced."""
-        weights = [*self._whole_state().values()]
+        weights = [*self.state_dict().values()]
         return tuple((weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from .io import read_image
 from .metric import Metric
 from .pairing import ImageError, list_images, pair_files
 from .trained import TrainedImages, image_hash
-from .weights import Spec
+from .weights import Spec, manifest, metric_class
 
 Row = dict[str, Any]
 Pair = tuple[Path, Path | None]
@@ -36,7 +36,8 @@ def choose_metrics(names: Sequence[str], reference: str | None) -> list[str]:
     """
     default = "mdiqa-lite" if reference is None else "stlpips-alex"
     chosen = list(dict.fromkeys(str(Spec.parse(name)) for name in names or [default]))
-    comparing = [name for name in chosen if Spec.parse(name).metric_class.full_reference]
+    rows = {name: manifest()["metrics"][Spec.parse(name).name] for name in chosen}
+    comparing = [name for name, row in rows.items() if metric_class(row["class"]).full_reference]
     if comparing and reference is None:
         raise ValueError(f"A reference is needed for {', '.join(comparing)}: give --reference FOLDER or FILE.")
     if reference is not None and not comparing:

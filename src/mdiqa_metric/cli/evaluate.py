@@ -16,6 +16,7 @@ from .printing import SHOWN, digits, errors, fail, print_lines, progress, say, s
 from .score import Device
 
 Metrics = Annotated[list[str], typer.Option(metavar="NAME", help=HELP)]
+More = Annotated[list[str] | None, typer.Argument(metavar="", hidden=True)]
 Dataset = Annotated[Path, typer.Option(metavar="TABLE", help="A .csv or .parquet table; see `dataset convert`.")]
 Split = Annotated[str | None, typer.Option(metavar="NAME", help="Only its train, val or test pictures.")]
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write everything to this .json; makes it resumable.")]
@@ -34,6 +35,7 @@ TESTS = ("srcc_difference", "srcc_difference_p", "meng_p_srcc", "residual_varian
 def evaluate(
     metric: Metrics,
     dataset: Dataset,
+    more: More = None,
     split: Split = None,
     out: Out = None,
     report: Report = None,
@@ -55,7 +57,7 @@ def evaluate(
     from ..weights import Spec, create
 
     with errors():
-        names = list(dict.fromkeys(str(Spec.parse(name)) for name in metric))
+        names = list(dict.fromkeys(str(Spec.parse(name)) for name in [*metric, *(more or [])]))
         scoring.check_device(device)
         for path, what, suffix in ((out, "Results", ".json"), (report, "Reports", ".html")):
             if path:

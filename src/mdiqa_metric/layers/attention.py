@@ -26,6 +26,12 @@ def slices(heads: tuple[int, ...]) -> list[slice]:
     return [slice(head, head + 1) for head in heads]
 
 
+def select(x: Tensor, wanted: tuple[int, ...], dim: int = 0) -> Tensor:
+    """The wanted entries of x along a dimension, by slices: a GPU would wait for a list of indices."""
+    x = x.movedim(dim, 0)
+    return torch.cat([x[part] for part in slices(wanted)]).movedim(0, dim)
+
+
 def each(wanted: tuple[int, ...], function: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
     """`function(*tokens, heads)` over the tokens (K, ...) of the wanted heads, by slices of the parameters."""
     parts = slices(wanted)

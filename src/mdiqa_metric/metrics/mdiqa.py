@@ -163,9 +163,9 @@ class MDIQA(MultiDimensional, Shared):
     def _weighed(self, image: Tensor, scores: Tensor, wanted: Indices) -> Tensor:
         """All nine scores (N, 9) times their weights; 0 where a score is not wanted."""
         weights = self.instance_weights(image) * self.user_weights(image)
-        whole = torch.zeros_like(weights)
-        whole[:, list(wanted)] = scores.to(whole.dtype)
-        return whole * weights
+        place = dict(zip(wanted, scores.to(weights.dtype).unbind(1), strict=True))
+        none = torch.zeros_like(weights[:, 0])
+        return torch.stack([place.get(index, none) for index in self.every_dimension], 1) * weights
 
     @classmethod
     def from_official(cls, folder: str | Path, checkpointing: bool = False) -> MDIQA:

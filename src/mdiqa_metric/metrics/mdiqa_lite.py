@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..backbones import EfficientNetLite0
 from ..checks import RANGE_TOLERANCE
 from ..dimensions import Indices, MultiDimensional
-from ..layers.attention import Linears, each
+from ..layers.attention import Linears, each, select
 from ..ops.color import luma_full
 from ..ops.precision import full_precision
 from ..ops.resize import resized
@@ -155,7 +155,7 @@ class MDIQALite(MultiDimensional, Shared):
         image = self._sized(image)
         seen = _seen(image)
         scores, ratings = self._rated(self._tokens(seen, wanted), wanted)
-        weights = self._weights(image)[:, list(wanted)]
+        weights = select(self._weights(image), wanted, 1)
         contributions = weights * scores
         base = contributions.sum(1)
         overall = self.overall(base, self._remainder(image, seen))

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 P = ParamSpec("P")
+# Asked once: inside a graph some versions of torch.compile cannot.
+_AUTOCAST = frozenset(kind for kind in ("cpu", "cuda", "mps", "xpu", "hpu") if torch.amp.is_autocast_available(kind))
 R = TypeVar("R")
 
 
@@ -24,7 +26,7 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         device = next(value.device.type for value in args if isinstance(value, Tensor))
         raised: Any = [_raised(value) for value in args]
-        if not torch.amp.is_autocast_available(device):
+        if device not in _AUTOCAST:
             return function(*raised, **kwargs)
         with torch.autocast(device, enabled=False):
             return function(*raised, **kwargs)
