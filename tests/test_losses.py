@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
 import math
 from fractions import Fraction
 
@@ -478,3 +479,37 @@ def test_a_weight_of_zero_is_the_one_that_remakes_a_graph():
         lite.weigh(sharpness=0.0)
         with pytest.raises(torch._dynamo.exc.RecompileError):
             compiled(image)
+
+
+def graph_case(name):
+    """A loss as a plain module, a batch of two to export it with, and one image of another size."""
+    row = row_of(name)
+    metric = metric_of(row)
+    size = max(96, metric.min_size + 40)
+    images = [photograph(size, size + 16).repeat(2, 1, 1, 1), photograph(size + 13, size - 8)]
+    pairs = [(0.9 * x, x) if metric.full_reference else (x,) for x in images]
+    return Loss(metric), *pairs
+
+
+@pytest.mark.parametrize(
+    "name", ["psnr", "ssim-rgb", "ms-ssim-rgb", "stlpips-alex", "lpips-alex", "dists", "mdiqa-lite", "mdiqa-lite-mean"]
+)
+def test_exports_for_all_sizes(name):
+    loss, example, other = graph_case(name)
+    free = {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+    exported = torch.export.export(loss, example, dynamic_shapes=(free,) * len(example)).module()
+    for given in (example, other):
+        torch.testing.assert_close(exported(*given), loss(*given), rtol=1e-4, atol=1e-6)
+    with pytest.raises(RuntimeError, match=r"in \[0, 1\]"):
+        exported(*(255 * x for x in example))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # shapes are of the example: trace for one size
+@pytest.mark.parametrize("name", ["psnr", "ssim-rgb", "ms-ssim-rgb", "stlpips-alex", "mdiqa-lite"])
+def test_traces_and_saves_for_one_size(name):
+    loss, example, _ = graph_case(name)
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(loss, example), file)
+    file.seek(0)
+    torch.testing.assert_close(torch.jit.load(file)(*example), loss(*example), rtol=1e-4, atol=1e-6)

@@ -228,7 +228,7 @@ class ClipRN50(nn.Module):
         height, width = image.shape[-2:]
         size = [self.side * length // min(height, width) for length in (height, width)]
         image = resized(image, size, "bicubic", overshoot=True)  # as MDIQA's authors do
-        top, left = (round((length - self.side) / 2) for length in size)
+        top, left = (_rounded_half(length - self.side) for length in size)
         image = image[..., top : top + self.side, left : left + self.side]
         visual = self.visual
         x = visual.stem((image - self.mean) / self.std)
@@ -258,6 +258,12 @@ class ClipRN50(nn.Module):
             v_proj_weight=pool.v_proj.weight,
         )
         return tokens.permute(1, 2, 0).unflatten(2, (7, 7))
+
+
+def _rounded_half(number: int) -> int:
+    """`round(number / 2)`, an odd one to the even neighbour, of the symbols of a graph too."""
+    half = number // 2
+    return half + number % 2 * (half % 2)
 
 
 class TimmTrunk(nn.Module):

@@ -106,7 +106,7 @@ class MultiDimensional(Metric, ABC):
 
     def user_weights(self, image: Tensor) -> Tensor:
         """The weights (N, D) in force for the images."""
-        weights, count = self.dimension_weights, len(image)
+        weights, count = self.dimension_weights, image.shape[0]  # len() would fix the batch of an exported graph
         if weights.ndim == 2 and len(weights) != count:
             raise ValueError(
                 f"{self.name} has weights for batches of {len(weights)} pictures, got {count}: set them with weigh() "

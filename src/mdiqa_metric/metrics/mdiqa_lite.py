@@ -138,7 +138,7 @@ class MDIQALite(MultiDimensional, Shared):
 
     def instance_weights(self, image: Tensor) -> Tensor:
         """SPAQ's shares (N, 5), the same for every picture."""
-        return self.shares.expand(len(image), -1)
+        return self.shares.expand(image.shape[0], -1)
 
     def explain(self, image: Tensor) -> Explanation:
         """What the overall scores of images (N, 3, H, W) in [0, 1] are made of; see `Explanation`. Keeps no graph.

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..metric import Metric
+from ..ops.autograd import is_recording_graph
 from ..ops.color import CHANNELS, round_8bit
 from ..ops.structure import WINDOW_SIZE, structure
 
@@ -103,7 +104,12 @@ class MSSSIM(Metric):
     def _halve(self, picture: Tensor) -> Tensor:
         if self.convention == "pyiqa":
             return F.avg_pool2d(picture, 2, padding=(picture.shape[-2] % 2, picture.shape[-1] % 2))
-        return F.avg_pool2d(picture, 2, ceil_mode=True)  # an odd edge alone is the mean of itself and its mirror
+        odd = [size % 2 for size in picture.shape[-2:]]
+        if is_recording_graph() or any(
+            odd
+        ):  # an odd edge is averaged with its mirror; a graph is for sizes of both kinds
+            picture = F.pad(picture, (0, odd[1], 0, odd[0]), mode="replicate")
+        return F.avg_pool2d(picture, 2)
 
     def extra_repr(self) -> str:
         """The options, for `repr` and `fingerprint`."""

@@ -88,8 +88,7 @@ class BlurredConv(Conv):
     """A convolution and the blur pooling behind it, as one of stride 2: a third of the work, and no map of full size.
 
     Inside its borders that is one convolution, with the blurred kernel. The first value repeats the second, since what
-    is reflected at a border is what lies behind it, and so does the last on a map of odd size; on one of even size it
-    is worked out apart, from a strip of the input.
+    is reflected at a border is what lies behind it; the last is worked out apart, from a strip of the input.
     """
 
     window: Tensor
@@ -101,12 +100,12 @@ class BlurredConv(Conv):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, D, H', W')."""
         size, padding = self.weight.shape[-1], int(self.padding[0])
-        strip = size + 3 - 2 * padding  # four values of the convolution, the first two spoilt by the cut
-        even = [(side - size) % 2 == 1 for side in x.shape[-2:]]
+        # Four or five values of the convolution, as many as of its whole map by twos, the first two spoilt by the cut.
+        height, width = (size + 3 - 2 * padding + (side - size + 1) % 2 for side in x.shape[-2:])
         y = conv(x, _blurred(self.weight, self.window).to(self.weight.dtype), self.bias, 2, padding, False)
-        right = self._apart(x[..., -strip:])[..., 1:-1, -1:] if even[1] else y[..., -1:]
+        right = self._apart(x[..., -width:])[..., 1:-1, -1:]
         y = torch.cat([y[..., :1], y, right], -1)
-        bottom = self._apart(x[..., -strip:, :])[..., -1:, :] if even[0] else y[..., -1:, :]
+        bottom = self._apart(x[..., -height:, :])[..., -1:, :]
         return torch.cat([y[..., :1, :], y, bottom], -2)
 
     def _apart(self, x: Tensor) -> Tensor:
