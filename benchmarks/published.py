@@ -29,7 +29,7 @@ Scores = tuple[float, float]  # PSNR, SSIM
 
 PAPERS = ("SRCNN", "VDSR")
 SOURCES = (
-    "SRCNN: Dong et al., TPAMI 2016; its SSIM on Set14 is quoted from memory and was not looked up.",
+    "SRCNN: Dong et al., TPAMI 2016; its SSIM on Set14 is quoted from memory, unverified.",
     "VDSR: Kim et al., CVPR 2016, and the many that copy its row. Where the two differ on Set14 is not explained.",
 )
 # Bicubic as each paper prints it, of set and scale.
