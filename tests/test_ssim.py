@@ -121,6 +121,63 @@ def test_super_resolution_crops_the_border_and_scores_studio_range():
     assert "studio" in create("ssim-y-studio").fingerprint()
 
 
+# What compares three equal channels as they are.
+ON_RGB = {"psnr": "psnr", "ssim": "ssim-rgb"}
+
+
+def grey_pair(height=72, width=88):
+    clean = luma_full(photograph(height, width)).expand(-1, 3, -1, -1).contiguous()
+    return noisy(clean[:, :1]).expand(-1, 3, -1, -1).contiguous(), clean
+
+
+def test_a_grey_pair_is_compared_by_its_one_channel_where_that_is_asked_for():
+    image, clean = grey_pair()
+    x, y = (picture[0, 0, 4:-4, 4:-4].double().numpy() * 255 for picture in (image, clean))
+    luminance, similarity = plain_maps(x, y)
+    plain = {
+        "psnr-y-studio": 10 * math.log10(255**2 / np.square(x - y).mean()),
+        "ssim-y-studio": (luminance * similarity).mean(),
+    }
+    for name, expected in plain.items():
+        metric = create(f"{name}:border=4,gray_as_is=true")
+        assert metric(image, clean).item() == pytest.approx(expected, abs=1e-4 if "psnr" in name else 1e-6)
+        assert "a grey pair by its one channel" in metric.fingerprint()
+    gap = create("psnr-y-studio", border=4)(image, clean).item() - plain["psnr-y-studio"]
+    assert gap == pytest.approx(20 * math.log10(255 / 219), abs=1e-3)  # 1.32 dB
+
+
+@pytest.mark.parametrize("name", ["psnr-y-studio", "psnr-y-full", "psnr", "ssim-y-studio", "ssim-rgb"])
+def test_only_pairs_that_are_grey_on_both_sides_are_compared_so(name):
+    grey, grey_clean = grey_pair()
+    clean = photograph(72, 88)
+    image = noisy(clean)
+    nearly = grey.clone()
+    nearly[0, 2, 0, 0] += 1e-3  # one channel of one pixel
+    metric, usual = create(name, gray_as_is=True), create(name)
+    images, references = (
+        torch.cat([grey, image, grey, image, nearly]),
+        torch.cat([grey_clean, clean, clean, grey, grey_clean]),
+    )
+    mixed = metric(images, references)
+    torch.testing.assert_close(mixed[1:], usual(images, references)[1:])
+    torch.testing.assert_close(mixed[:1], metric(grey, grey_clean))
+    torch.testing.assert_close(mixed[:1], create(ON_RGB[name.partition("-")[0]])(grey, grey_clean))
+
+
+@pytest.mark.parametrize("name", ["psnr-y-studio", "ssim-y-studio"])
+def test_the_gradient_of_a_grey_pair_is_that_of_its_channel(name):
+    grey, grey_clean = grey_pair()
+    clean = photograph(72, 88)
+    colour = noisy(clean).requires_grad_()
+    channel = grey[:, :1].clone().requires_grad_()
+    pair = torch.cat([channel.expand(-1, 3, -1, -1), colour]), torch.cat([grey_clean, clean])
+    gradients = torch.autograd.grad(create(name, gray_as_is=True)(*pair).sum(), (channel, colour))
+    plain = create(ON_RGB[name.partition("-")[0]])(channel.expand(-1, 3, -1, -1), grey_clean)
+    torch.testing.assert_close(gradients[0], torch.autograd.grad(plain.sum(), channel)[0])
+    torch.testing.assert_close(gradients[1], torch.autograd.grad(create(name)(colour, clean).sum(), colour)[0])
+    assert all(gradient.abs().max() > 0 for gradient in gradients)
+
+
 def test_psnr_is_a_pictures_own():
     """Peers that pool the squared error of a batch give 24.6 dB where the mean of 21.6 and 46.0 dB is 33.8."""
     clean = photograph(72, 88).repeat(2, 1, 1, 1)
