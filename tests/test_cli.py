@@ -10,6 +10,7 @@ import math
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from typer.testing import CliRunner
 
 import mdiqa_metric
 from mdiqa_metric import cli, scoring, weights
+from mdiqa_metric.cli.metrics import spread
 from mdiqa_metric.cli.printing import SHOWN
 from mdiqa_metric.io import read_image
 
@@ -760,3 +762,28 @@ def test_embedded_weights_have_a_card() -> None:
             path = weights.locate(key)
             assert path is not None
             assert run("weights", "card", key).stdout.strip() == path.with_suffix(".md").read_text().strip()
+
+
+def test_metrics_that_follow_one_are_metrics_in_score_too(photos: Path) -> None:
+    lines = run("score", "out", "--reference", "in", "--metric", "psnr", "ssim-rgb:border=2", "--out", "s.csv").stdout
+    assert lines.splitlines()[0] == "image\tpsnr\tssim-rgb:border=2"
+    assert lines == run("score", "--metric=psnr", "ssim-rgb:border=2", "out", "--reference", "in").stdout
+    assert "did you mean ssim" in run("score", "out", "--reference", "in", "--metric", "psnr", "SSIM", code=2).stderr
+    run("score", "out", "--reference", "in", "--metric", "psnr", "psnr:border=4", "--out", "s.json")
+    content = json.loads(Path("s.json").read_text())
+    assert "crop 4 px a side" in content["metrics"]["psnr:border=4"]["fingerprint"]
+    assert "crop none" in content["metrics"]["psnr"]["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("a.png --metric psnr b.png", "a.png --metric psnr b.png"),
+        ("--metric psnr ssim -- lpips", "--metric psnr --metric ssim -- lpips"),
+        ("--metric psnr --device cpu ssim", "--metric psnr --device cpu ssim"),
+        ("--metric psnr x/ssim 'out/*.png'", "--metric psnr x/ssim 'out/*.png'"),
+        ("--metric mdiqa=w/x lpips-alex-v0.0 dists", "--metric mdiqa=w/x --metric lpips-alex-v0.0 --metric dists"),
+    ],
+)
+def test_words_behind_a_metric_are_metrics_but_for_files(given: str, taken: str) -> None:
+    assert spread(shlex.split(given)) == shlex.split(taken)

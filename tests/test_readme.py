@@ -41,6 +41,8 @@ def user(tmp_path, monkeypatch, official):  # noqa: F811
         save(noisy, f"restored/{index}.png")
         save(noisy, f"koniq10k/512x384/{index}.jpg")
         save(noisy, f"koniq10k/1024x768/{index}.jpg")
+    save(photograph(64, 72)[0], "in/000/1.png")
+    save(0.9 * photograph(64, 72)[0], "out/000/1_x4.png")
     ratings = [f"{index}.jpg,0,0,0,0.5,0.5,100,{90 - 9 * index},0.5,test" for index in range(8)]
     Path("koniq10k/koniq10k_distributions_sets.csv").write_text("\n".join([KONIQ, *ratings]))
     monkeypatch.setitem(CONVERTERS, "koniq10k", dataclasses.replace(CONVERTERS["koniq10k"], pictures=len(ratings)))

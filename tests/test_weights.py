@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 import mdiqa_metric
 from mdiqa_metric import WeightsError, create, files
 from mdiqa_metric import weights as weights_module
+from mdiqa_metric.weights import Spec
 from tests import tiny
 
 
@@ -361,3 +363,103 @@ def test_sizes_are_told_in_words():
     assert files.size_of({"size": 244408911}) == "244.4 MB"
     assert files.size_of({"size_text": "115 kB"}) == "115 kB"
     assert files.size_of({}) == "size unknown"
+
+
+# --- names with options and weights -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "options", "weights", "again"),
+    [
+        ("psnr", "psnr", {}, None, "psnr"),
+        ("ssim", "ssim-y-full", {}, None, "ssim-y-full"),
+        ("psnr-y-studio:border=4", "psnr-y-studio", {"border": 4}, None, "psnr-y-studio:border=4"),
+        ("lpips:border=2", "lpips-alex", {"border": 2}, None, "lpips-alex:border=2"),
+        (
+            "psnr-y-studio:gray_as_is=True,border=4",
+            "psnr-y-studio",
+            {"gray_as_is": True, "border": 4},
+            None,
+            "psnr-y-studio:gray_as_is=True,border=4",
+        ),
+        ("topiq-nr:side=none", "topiq-nr", {"side": None}, None, "topiq-nr:side=None"),
+        ("mdiqa=a,b=c:d", "mdiqa", {}, "a,b=c:d", "mdiqa=a,b=c:d"),
+        ("mdiqa:weights=C:\\x", "mdiqa", {}, "C:\\x", "mdiqa=C:\\x"),
+        (
+            "topiq-nr:side=384,weights=a,b=c",
+            "topiq-nr",
+            {"side": 384},
+            "a,b=c",
+            "topiq-nr:side=384,weights=a,b=c",
+        ),
+    ],
+)
+def test_a_name_may_carry_options_and_weights(text, name, options, weights, again):
+    spec = Spec.parse(text)
+    assert spec == (name, options, weights)
+    assert str(spec) == again
+    assert Spec.parse(str(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("SSIM", ValueError, "There is no metric 'SSIM': did you mean ssim"),
+        ("Psnr:border=4", ValueError, "There is no metric 'Psnr': did you mean psnr"),
+        ("psnr:border=x", ValueError, "psnr takes border as an int, got 'x'"),
+        ("psnr:border=1.5", ValueError, "psnr takes border as an int, got '1.5'"),
+        ("psnr:gray_as_is=4", ValueError, "psnr takes gray_as_is as true or false, got '4'"),
+        ("topiq-nr:side=big", ValueError, "topiq-nr takes side as none or an int, got 'big'"),
+        ("psnr:border", ValueError, "psnr takes options as psnr:OPTION=VALUE,OPTION=VALUE, got 'psnr:border'"),
+        ("psnr:bordr=4", TypeError, "psnr takes no option bordr: it takes channel, border"),
+        ("mdiqa-lite:border=4", TypeError, "mdiqa-lite takes no option border: it takes side"),
+        ("mdiqa=", ValueError, "mdiqa takes a file or folder of weights as mdiqa=PATH, got none"),
+        ("psnr:border=-1", ValueError, "psnr takes a border of 0 pixels or more, got -1"),
+        (4, ValueError, "There is no metric 4"),
+    ],
+)
+def test_what_a_name_may_not_carry_is_told(text, kind, message):
+    with pytest.raises(kind, match=message):
+        create(text)
+
+
+def test_what_is_named_twice_is_refused():
+    with pytest.raises(TypeError, match="sets border, which is given once more: leave one out"):
+        create("psnr:border=4", border=4)
+    with pytest.raises(TypeError, match="names weights, and others are given too: leave one out"):
+        create("mdiqa-lite=a.safetensors", weights=None)
+
+
+def test_a_saved_folder_is_weights_wherever_a_metric_is_named(tmp_path):
+    lite = create("mdiqa-lite", side=96)
+    lite.save_pretrained(tmp_path / "mine")
+    for again in (create("mdiqa-lite", weights=tmp_path / "mine"), create(f"mdiqa-lite={tmp_path / 'mine'}")):
+        assert again.fingerprint() == lite.fingerprint()
+        assert again.side == 96
+    assert create(f"mdiqa-lite:side=128,weights={tmp_path / 'mine'}").side == 128
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        WeightsError, match=r"There is no weight file .*empty, which is a folder: mdiqa-lite takes a file"
+    ):
+        create("mdiqa-lite", weights=tmp_path / "empty")
+
+
+def test_facts_are_those_of_the_metric_that_is_built():
+    for name in mdiqa_metric.list_metrics():
+        row = weights_module.manifest()["metrics"][name]
+        stated = weights_module.metric_class(row["class"]).facts(**row.get("options", {}))
+        with torch.device("meta"):
+            metric = weights_module.metric_class(row["class"])(**row.get("options", {}))
+        assert stated == {fact: getattr(metric, fact) for fact in stated}, name
+
+
+def test_listing_imports_no_library_of_networks():
+    code = """
+import sys
+from mdiqa_metric.cli import listing
+from mdiqa_metric.weights import list_metrics
+[listing._facts(name) for name in list_metrics()]
+print(sorted({"torchvision", "timm", "open_clip", "pandas", "scipy", "matplotlib", "PIL"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

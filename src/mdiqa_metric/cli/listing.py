@@ -37,25 +37,23 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Every fact, for 
 
 
 def _facts(name: str) -> dict[str, Any]:
-    """What `list` says of a metric, which is built on the meta device, where it costs no memory."""
-    import torch
-
+    """What `list` says of a metric, out of its class and options: no network is built."""
     from ..files import size_of
     from ..weights import manifest, metric_class
 
     row = manifest()["metrics"][name]
-    with torch.device("meta"):
-        metric = metric_class(row["class"])(**row.get("options", {}))
+    kind = metric_class(row["class"])
+    stated = kind.facts(**row.get("options", {}))
     parts = row.get("weights", {})
     files = [weight_files()[key] for key in dict.fromkeys(parts.values())]
     sizes = [file.get("size", math.nan) for file in files]
     return {
         "name": name,
-        "full_reference": metric.full_reference,
-        "lower_is_better": metric.lower_is_better,
-        "score_range": [bound if math.isfinite(bound) else None for bound in metric.score_range],
-        "differentiable": metric.differentiable,
-        "min_size": metric.min_size,
+        "full_reference": kind.full_reference,
+        "lower_is_better": kind.lower_is_better,
+        "score_range": [bound if math.isfinite(bound) else None for bound in stated["score_range"]],
+        "differentiable": stated["differentiable"],
+        "min_size": stated["min_size"],
         "weights": parts,
         "sources": list(dict.fromkeys(file["where"] for file in files)),
         "licences": list(dict.fromkeys(file["licence"] for file in files)),
