@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import os
 import subprocess
 import sys
@@ -76,3 +78,10 @@ def test_the_command_line_of_the_installed_wheel(installed):
     program = folder / "bin" / "mdiqa-metric"
     assert "stlpips-alex" in run(program, "list", **elsewhere)
     assert "verified" in run(program, "weights", "verify", "stlpips-alex", **elsewhere)
+
+
+@pytest.mark.parametrize("module", ["loss", "weights", "pairing", "cli.metrics"])
+def test_examples_in_docstrings_run(module):
+    found = doctest.testmod(importlib.import_module(f"mdiqa_metric.{module}"))
+    assert found.attempted > 0
+    assert found.failed == 0

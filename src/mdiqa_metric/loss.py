@@ -34,18 +34,20 @@ class Loss(nn.Module):
     NaN are errors. References are in [0, 1], up to 0.25 beyond for what resizing does to them; [-1, 1] is an error.
     Both may be made in inference mode. Checking ranges stalls a GPU, so there it is done on calls 1, 2, 4, 8...
 
-    Derivatives: first ones of any kind, also under `torch.func` (grad, vmap, jacrev). Second ones are right for
-    convolutional metrics and those without a network; attention (TOPIQ, MDIQA) has them under
-    `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)` alone and raises an error elsewhere.
+    Derivatives: first ones of any kind, also under `torch.func` (grad, vmap, jvp, jacrev; under vmap the ranges of all
+    pictures are checked together). Second ones are right for convolutional metrics and those without a network;
+    attention (TOPIQ, MDIQA) has them under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)` alone and raises torch's
+    error elsewhere, as MDIQA's overall score does in any case.
 
-    Graphs: `torch.compile(fullgraph=True)` and `torch.export`; there a picture out of range is a RuntimeError of the
-    device. See the README's table for what exports with dynamic sizes.
+    Graphs: `torch.compile(fullgraph=True)`, `torch.export` of fixed and of free sizes (the example larger than the
+    smallest picture), `torch.jit.trace` for one size. In the former two a picture out of range is a RuntimeError.
 
     The metric is put in eval mode and frozen (see `Frozen`): `train()`, `requires_grad_()`, `apply()`, `parameters()`,
     `state_dict()` and DDP of any parent pass it by, while `.to()`, `deepcopy` and pickling take it along.
 
     Example:
-        >>> loss = Loss(mdiqa_metric.create("ssim-rgb"), weight=0.5)
+        >>> from mdiqa_metric import create
+        >>> loss = Loss(create("ssim-rgb"), weight=0.5)
         >>> loss(torch.full((1, 3, 32, 32), 0.5), torch.full((1, 3, 32, 32), 0.5))
         tensor(0.)
 
