@@ -72,13 +72,11 @@ class Loss(nn.Module):
         """The loss, a scalar; see the class for what it takes."""
         metric = self.metric
         image, reference = metric.check(image, reference)
-        inside = False
-        if self._checks_range(image):
-            inside = metric.check_range(image, "image", IMAGE_MARGIN)
-            if isinstance(reference, Tensor):
-                metric.check_range(reference, "reference", REFERENCE_MARGIN)
+        checks = self._checks_range(image)
+        inside = checks and metric.check_range(image, "image", IMAGE_MARGIN)  # then there is nothing to clamp
         if isinstance(reference, Tensor):
-            reference = clamp_to_range(reference)
+            known = checks and metric.check_range(reference, "reference", REFERENCE_MARGIN)
+            reference = reference if known else clamp_to_range(reference)
         clamped = image if inside else clamp_to_range(image)
         mean = metric(clamped, reference, _checked=True).mean()
         lowest, highest = metric.score_range

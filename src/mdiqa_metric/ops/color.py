@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .autograd import is_recorded
+
 # ITU-R BT.601 luma of R, G, B, to three decimals as the standard writes it.
 BT601 = (0.299, 0.587, 0.114)
 # MATLAB's rgb2ycbcr: the same luma squeezed into the studio range 16..235, of 255.
@@ -36,7 +38,8 @@ def gray_matlab(image: Tensor) -> Tensor:
 
 def clamp_to_range(image: Tensor) -> Tensor:
     """The image brought to [0, 1]. Black and white keep their gradient, which `torch.clamp` takes from them."""
-    return torch.where((image < 0) | (image > 1), image.detach().clamp(0, 1), image)
+    clamped = image.detach().clamp(0, 1)
+    return torch.where((image < 0) | (image > 1), clamped, image) if is_recorded(image) else clamped
 
 
 def round_8bit(image: Tensor) -> Tensor:
