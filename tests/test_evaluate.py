@@ -215,7 +215,7 @@ def test_files_that_changed_are_scored_again(tmp_path: Path) -> None:
     changed, scored = gone_on()
     assert scored == ["1", "3", "5", "7", "9", "11"]
     assert changed == fresh() != after
-    # The time alone, as a picture without compression keeps its size; and the size alone.
+    # The time alone, as a picture without compression keeps its size; and a time that was set back, as copying does.
     times = os.stat(dataset.path(5))
     os.utime(dataset.path(5), ns=(times.st_atime_ns, times.st_mtime_ns + 1))
     with dataset.path(6).open("ab") as file:

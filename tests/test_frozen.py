@@ -213,6 +213,16 @@ def test_a_class_called_by_itself_scores_once_it_has_weights(name):
     assert not twin.training
 
 
+def test_weights_that_lack_some_are_no_training():
+    state = create("stlpips-alex").state_dict()
+    metric = mdiqa_metric.STLPIPS()
+    metric.load_state_dict({f"module.{key}": value for key, value in state.items()}, strict=False)
+    image = torch.rand(1, 3, 64, 64)
+    with pytest.raises(RuntimeError, match="has no trained weights"):
+        metric(image, image)
+    assert "untrained" in create("lpips-alex", weights=None).unfreeze().freeze().fingerprint()
+
+
 def test_an_untrained_network_that_was_asked_for_scores_and_says_so():
     metric = create("lpips-alex", weights=None)
     image = torch.rand(1, 3, 64, 64)

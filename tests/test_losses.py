@@ -153,6 +153,9 @@ def test_ms_ssim_leads_out_of_where_its_score_is_zero(name):
         values.append(value.item())
     assert values[0] == pytest.approx(1)
     assert values[-1] < 0.5
+    half = (1 - ramp).half().requires_grad_()
+    loss(half, ramp.half()).backward()
+    assert (half.grad.abs().amax((0, 2, 3)) > 0).all()
 
 
 def test_untrained_networks_start_to_learn_from_ms_ssim():
@@ -227,7 +230,15 @@ def test_an_encoded_reference_fits_the_weights_that_made_it_alone(row):
     with pytest.raises(ValueError, match="encode it with this metric"):
         Loss(other)(image, encoded)
     assert other(image, other.encode(reference)).isfinite()
-    assert copy.deepcopy(metric).bfloat16()(image, encoded.to(torch.bfloat16)).isfinite()
+    for changed in (copy.deepcopy(metric).bfloat16(), copy.deepcopy(metric).bfloat16().float()):
+        with pytest.raises(ValueError, match="encode it with this metric"):
+            changed(image, encoded)
+    loaded = copy.deepcopy(metric)
+    loaded.encode(reference)
+    loaded.load_state_dict(other.state_dict())
+    assert loaded._hashed[0] == loaded._versions(), "a compiled graph goes by the hash that is here"
+    with pytest.raises(ValueError, match="encode it with this metric"):
+        loaded(image, encoded)
 
 
 def test_two_names_of_one_class_do_not_take_each_others_references():
@@ -401,7 +412,18 @@ def test_ssim_is_the_plain_formula_to_the_second_derivative():
 
 @pytest.mark.parametrize(
     "weight",
-    [0.1, 1, 0, np.float32(0.1), np.float64(2), np.int64(1), Fraction(1, 3), torch.tensor(0.5), torch.tensor(2)],
+    [
+        0.1,
+        1,
+        0,
+        np.float32(0.1),
+        np.float64(2),
+        np.int64(1),
+        Fraction(1, 3),
+        torch.tensor(0.5),
+        torch.tensor(2),
+        np.array(0.5),
+    ],
     ids=repr,
 )
 def test_numbers_of_every_kind_are_weights(weight):
@@ -412,7 +434,9 @@ def test_numbers_of_every_kind_are_weights(weight):
     assert create("mdiqa-lite").weigh(sharpness=weight).dimension_weights[-1] == pytest.approx(float(weight))
 
 
-@pytest.mark.parametrize("weight", [math.nan, math.inf, -1, -0.1, np.float32(-1), "1", None, True, torch.ones(2), 1j])
+@pytest.mark.parametrize(
+    "weight", [math.nan, math.inf, 1e39, -1, -0.1, np.float32(-1), "1", None, True, torch.ones(2), 1j]
+)
 def test_what_is_no_weight_is_refused_with_the_mend(weight):
     psnr = create("psnr")
     for ask in (
@@ -439,6 +463,30 @@ def test_any_name_is_a_term():
         loss(image, {"keys": reference})
     with pytest.raises(ValueError, match=r"References are given for other, and the terms are lpips-v0\.1"):
         loss(image, dict.fromkeys((*names, "other"), reference))
+
+
+def test_terms_that_are_none_are_refused():
+    image = photograph(32, 32).repeat(2, 1, 1, 1)
+    with pytest.raises(TypeError, match=r'term "ssim" is a metric, .*wrap it in Loss'):
+        WeightedLoss({"ssim": (create("ssim"), 1.0)})
+    with pytest.raises(TypeError, match=r'term "a" gave \(2, 3, 32, 32\), expected a scalar tensor: take its mean'):
+        WeightedLoss({"a": (nn.L1Loss(reduction="none"), 1.0)})(image, image)
+    with pytest.raises(ValueError, match="a name for each term, got 1, 1: rename one"):
+        WeightedLoss({"1": (nn.L1Loss(), 1.0), 1: (nn.L1Loss(), 1.0)})
+    loss = WeightedLoss({1: (nn.L1Loss(), 1.0), "self": (nn.L1Loss(), 1.0)})
+    assert loss(image, {1: image, "self": image}) == 0
+    assert loss.weigh(self=2.0).weights.tolist() == [1, 2]
+
+
+def test_a_weighted_loss_of_inference_mode_or_torch_func_goes_on():
+    image, reference = 0.9 * photograph(32, 32), photograph(32, 32)
+    with torch.inference_mode():
+        loss = WeightedLoss({"ssim": (Loss(create("ssim")), 1.0)})
+    loss(image.clone().requires_grad_(), reference).backward()
+    torch.func.grad(lambda x: loss(x, reference))(image)
+    copy.deepcopy(loss)
+    with pytest.raises(RuntimeError, match="call it once"):
+        loss.last()
 
 
 def test_a_term_without_a_reference_needs_none_in_a_dict():

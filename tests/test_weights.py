@@ -410,6 +410,8 @@ def test_a_name_may_carry_options_and_weights(text, name, options, weights, agai
         ("psnr:border=1.5", ValueError, "psnr takes border as an int, got '1.5'"),
         ("psnr:gray_as_is=4", ValueError, "psnr takes gray_as_is as true or false, got '4'"),
         ("topiq-nr:side=big", ValueError, "topiq-nr takes side as none or an int, got 'big'"),
+        ("psnr:border=4,border=5", TypeError, "psnr gets border twice in 'psnr:border=4,border=5': leave one out"),
+        (["psnr"], ValueError, "There is no metric ..psnr..: a name is a text"),
         ("psnr:border", ValueError, "psnr takes options as psnr:OPTION=VALUE,OPTION=VALUE, got 'psnr:border'"),
         ("psnr:bordr=4", TypeError, "psnr takes no option bordr: it takes channel, border"),
         ("mdiqa-lite:border=4", TypeError, "mdiqa-lite takes no option border: it takes side"),
@@ -421,6 +423,26 @@ def test_a_name_may_carry_options_and_weights(text, name, options, weights, agai
 def test_what_a_name_may_not_carry_is_told(text, kind, message):
     with pytest.raises(kind, match=message):
         create(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("psnr-y-studio", {"gray_as_is": "false"}, "takes gray_as_is as true or false, got 'false'"),
+        ("mdiqa-lite", {"side": "96"}, "takes side as none or an int, got '96'"),
+        ("mdiqa-lite", {"side": 96.5}, "takes side as none or an int, got 96.5"),
+        ("stlpips-alex", {"border": None}, "takes border as an int, got None"),
+        ("psnr", {"border": True}, "takes border as an int, got True"),
+    ],
+)
+def test_options_of_another_type_are_told(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        create(name, **options)
+
+
+def test_numbers_of_numpy_are_options():
+    assert create("psnr", border=np.int64(4)).border == 4
+    assert create("mdiqa-lite", side=np.int32(96)).side == 96
 
 
 def test_what_is_named_twice_is_refused():

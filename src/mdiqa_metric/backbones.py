@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .layers.checkpointing import recomputed
 from .layers.convolution import Conv, ConvReLU
 from .layers.published import after_batch_norm
+from .ops.autograd import is_transformed
 from .ops.convolution import add_relu
 from .ops.pooling import blur_pool, l2_pool, max_pool
 from .ops.resize import resized
@@ -39,7 +40,7 @@ def normalized(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Pictures (N, 3, H, W) less the mean and over the deviation of their channels, (3, 1, 1), in the faster layout."""
     x = (image - mean) / std
     # On a CPU that is oneDNN's direct one; elsewhere the caller's choice stands. vmap knows no layouts.
-    if x.device.type != "cpu" or torch._C._are_functorch_transforms_active():
+    if x.device.type != "cpu" or is_transformed():
         return x
     return x.contiguous(memory_format=torch.channels_last)
 

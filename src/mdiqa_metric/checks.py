@@ -112,11 +112,11 @@ def as_number(value: Any, owner: str) -> float:
     Raises:
         ValueError: it is none of these.
     """
-    single = isinstance(value, Tensor) and value.ndim == 0 and not value.is_complex() and value.dtype != torch.bool
-    # numpy registers its numbers as real ones
-    if not single and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
+    single = getattr(value, "ndim", None) == 0 and hasattr(value, "item")  # a tensor or an array
+    number = value.item() if single else value
+    if isinstance(number, bool) or not isinstance(number, numbers.Real):
         raise ValueError(f"{owner} takes a finite number as weight, got {value!r}: give a float.")
-    return float(value)
+    return float(number)
 
 
 def check_weight(value: Any, owner: str) -> float:
@@ -126,8 +126,8 @@ def check_weight(value: Any, owner: str) -> float:
         ValueError: it is no number (see `as_number`), not finite, or below 0.
     """
     weight = as_number(value, owner)
-    if not math.isfinite(weight):
-        raise ValueError(f"{owner} takes a finite number as weight, got {weight}: give a float.")
+    if not abs(weight) <= torch.finfo(torch.float32).max:
+        raise ValueError(f"{owner} takes a finite number as weight, of float32, got {weight}: give a smaller one.")
     if weight < 0:
         raise ValueError(
             f"{owner} takes a weight from 0 up, got {weight:g}: a loss of negative weight would reward what the metric "

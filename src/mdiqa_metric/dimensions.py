@@ -88,7 +88,10 @@ class MultiDimensional(Metric, ABC):
                 hint = f" Did you mean {near[0]}?" if near else ""
                 raise ValueError(f'{self.name} has no dimension "{name}": the {count} are {names}.{hint}')
             weight = as_number(factor, f'{self.name}\'s dimension "{name}"')
-            changed[..., self.dimension_names.index(name)] = weight
+            # through a tensor, where what is beyond float32 becomes infinite and is told below
+            changed[..., self.dimension_names.index(name)] = torch.tensor(
+                weight, dtype=torch.float64, device="cpu"
+            ).float()
         if not (changed.isfinite().all() and (changed >= 0).all() and changed.any(-1).all()):
             raise ValueError(
                 f"{self.name} takes finite weights from 0 up, not all 0 for a picture, got {changed.tolist()}: use 0 "

@@ -24,7 +24,8 @@ class Frozen(nn.Module):
     averages of weights. `.to()`, `deepcopy` and pickling take it along, and `to_empty()` moves it, values and all.
 
     Its own methods see the inside: `parameters()`, `state_dict()` and `load_state_dict()` called on it, and
-    `requires_grad_()`. Only `train()` and `apply()` cannot tell who calls, and do nothing.
+    `requires_grad_()`. Only `train()` and `apply()` cannot tell who calls, and do nothing. Whoever walks the tree by
+    `children()` reaches it all the same: `nn.DataParallel`, which fails on it, and quantization do.
     """
 
     _frozen = True

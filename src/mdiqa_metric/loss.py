@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .checks import check_weight
 from .frozen import Move
 from .metric import Encoded, Metric
-from .ops.autograd import is_recording_graph
+from .ops.autograd import is_recording_graph, is_transformed
 from .ops.color import clamp_to_range
 
 # A network may leave [0, 1] while it learns, but only a picture in 0..255 strays this far.
@@ -39,8 +39,9 @@ class Loss(nn.Module):
     attention (TOPIQ, MDIQA) has them under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)` alone and raises torch's
     error elsewhere, as MDIQA's overall score does in any case.
 
-    Graphs: `torch.compile(fullgraph=True)`, `torch.export` of fixed and of free sizes (the example larger than the
-    smallest picture), `torch.jit.trace` for one size. In the former two a picture out of range is a RuntimeError.
+    Graphs: `torch.compile(fullgraph=True)`, `torch.export` of fixed sizes and, with `Dim.AUTO`, of free ones (the
+    example larger than the smallest picture), `torch.jit.trace` for one size. In the former two a picture out of range
+    is a RuntimeError.
 
     The metric is put in eval mode and frozen (see `Frozen`): `train()`, `requires_grad_()`, `apply()`, `parameters()`,
     `state_dict()` and DDP of any parent pass it by, while `.to()`, `deepcopy` and pickling take it along.
@@ -106,7 +107,7 @@ class WeightedLoss(nn.Module):
     A term is a `Loss` or any module called as `term(image, reference)` that returns a scalar; a `Loss` of a
     no-reference metric gets the image alone. An `Encoded` reference fits one metric only, so `reference` may also be a
     dict that gives each term its own. Weights are numbers from 0 up, kept in float32 whatever the module is moved to; a
-    term of weight 0 is still computed, so `last` tells its value.
+    term of weight 0 is still computed, so `last` tells its value. No state dict holds them: set them again on resuming.
 
     Raises:
         TypeError, ValueError: no terms, a term that is no module, a weight that is no finite number from 0 up, an
@@ -120,11 +121,18 @@ class WeightedLoss(nn.Module):
         for name, pair in terms.items():
             if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], nn.Module)):
                 raise TypeError(f'WeightedLoss takes {{"name": (loss module, weight)}}, got {pair!r} for "{name}".')
+            if isinstance(pair[0], Metric):
+                raise TypeError(
+                    f'The term "{name}" is a metric, which may rise as pictures get better: wrap it in Loss.'
+                )
         self.names = [str(name) for name in terms]
+        if len({*self.names}) < len(self.names):
+            raise ValueError(f"WeightedLoss takes a name for each term, got {', '.join(self.names)}: rename one.")
         self.terms = nn.ModuleList(term for term, _ in terms.values())  # a ModuleDict would refuse "lpips-v0.1"
         # No buffer: `bfloat16()`, `to_empty()` and DDP are not to touch what the user has set.
         self._weights = [_term_weight(name, weight) for name, (_, weight) in terms.items()]
-        self.weights = torch.tensor(self._weights, dtype=torch.float32, device="cpu")
+        with torch.inference_mode(False):
+            self.weights = torch.tensor(self._weights, dtype=torch.float32, device="cpu")
         self._last: Tensor | None = None
 
     def forward(self, image: Tensor, reference: Any = None) -> Tensor:
@@ -132,12 +140,15 @@ class WeightedLoss(nn.Module):
         by_name = isinstance(reference, Mapping)
         references = self._references(reference) if by_name else [reference] * len(self.names)
         values = torch.stack(
-            [self._value(term, image, each) for term, each in zip(self.terms, references, strict=True)]
+            [
+                self._value(name, term, image, each)
+                for name, term, each in zip(self.names, self.terms, references, strict=True)
+            ]
         )
-        self._last = values.detach()
+        self._last = None if is_transformed() else values.detach()
         return (values * self.weights.to(values.device)).sum()
 
-    def weigh(self, **weights: float) -> WeightedLoss:
+    def weigh(self, /, **weights: float) -> WeightedLoss:
         """Sets the weights of the named terms from the next call on; the others stay. No compiled graph is remade.
 
         A name that is no Python identifier goes in as `loss.weigh(**{"lpips-v0.1": 0.3})`.
@@ -160,6 +171,7 @@ class WeightedLoss(nn.Module):
 
     def _references(self, given: Mapping[str, Any]) -> list[Any]:
         """What each term compares with, out of a dict by name."""
+        given = {str(name): reference for name, reference in given.items()}
         if unknown := [str(name) for name in given if name not in self.names]:
             raise ValueError(
                 f"References are given for {', '.join(unknown)}, and the terms are {', '.join(self.names)}: correct "
@@ -174,10 +186,13 @@ class WeightedLoss(nn.Module):
         return [given.get(name) for name in self.names]
 
     @staticmethod
-    def _value(term: nn.Module, image: Tensor, reference: Any) -> Tensor:
-        if reference is None or (isinstance(term, Loss) and not term.metric.full_reference):
-            return cast(Tensor, term(image)).float()
-        return cast(Tensor, term(image, reference)).float()
+    def _value(name: str, term: nn.Module, image: Tensor, reference: Any) -> Tensor:
+        alone = reference is None or (isinstance(term, Loss) and not term.metric.full_reference)
+        value = term(image) if alone else term(image, reference)
+        if not isinstance(value, Tensor) or value.ndim:
+            came = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(f'The term "{name}" gave {came}, expected a scalar tensor: take its mean.')
+        return value.float()
 
     def _apply(self, fn: Move, recurse: bool = True) -> WeightedLoss:
         super()._apply(fn, recurse)

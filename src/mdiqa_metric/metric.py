@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -20,7 +21,8 @@ class Encoded(NamedTuple):
     """A reference that a metric has already sent through its trunk: what `Metric.encode` returns.
 
     It stands wherever that metric, or a `Loss` of it, takes a reference picture. It is bound to the metric's class,
-    options and weights: whatever else is given it refuses.
+    options and weights, their dtype too: whatever else is given it refuses. Only weights that are written through
+    `.data`, behind autograd's back, are not noticed.
     """
 
     features: tuple[Tensor, ...]
@@ -143,8 +145,9 @@ class Metric(Frozen, ABC):
         Raises:
             ValueError: `border` is not a whole number from 0 up.
         """
-        if isinstance(border, bool) or not isinstance(border, int) or border < 0:
+        if isinstance(border, bool) or not isinstance(border, numbers.Integral) or border < 0:
             raise ValueError(f"{self.name} takes a border of 0 pixels or more, got {border!r}.")
+        border = int(border)
         self.min_size += 2 * (border - self.border)
         self.border = border
         self.crop = f"{border} px a side" if border else "none"
@@ -155,8 +158,8 @@ class Metric(Frozen, ABC):
         return self.extra_repr()
 
     def unfreeze(self: Self) -> Self:
-        """Lets it be trained, and score on the way; see `Frozen.unfreeze`."""
-        self._trained = True
+        """Lets it be trained, and score on the way; see `Frozen.unfreeze`. It is untrained until weights are loaded."""
+        self._trained = bool(self._trained)
         return super().unfreeze()
 
     def accept_untrained(self: Self) -> Self:
@@ -165,11 +168,13 @@ class Metric(Frozen, ABC):
         return self.freeze()
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """As `nn.Module.load_state_dict`; from here on the metric scores, frozen unless it was unfrozen."""
+        """As `nn.Module.load_state_dict`; with no weight missing the metric scores, frozen unless it was unfrozen."""
         found = super().load_state_dict(state_dict, strict, assign)
-        self._trained = True
+        self._trained = True if not found.missing_keys else self._trained
         if self._frozen:
             self.freeze()
+        if self._hashed[1]:
+            self._encoder()  # a compiled graph goes by the hash that is here
         return found
 
     def check(self, image: Tensor, reference: Any) -> tuple[Tensor, Any]:
@@ -205,8 +210,8 @@ class Metric(Frozen, ABC):
                     "mdiqa_metric.create(name) or load_state_dict(), or ask for an untrained network with "
                     "create(name, weights=None)."
                 )
-        device, dtype = None if own is None else own.device, None if weight is None else weight.dtype
-        return recordable(check_picture(self.name, picture, role, self.min_size, device, dtype))
+        device = None if own is None else own.device
+        return recordable(check_picture(self.name, picture, role, self.min_size, device, self._dtype()))
 
     def check_range(self, picture: Tensor, role: str, margin: float) -> bool:
         """ValueError unless every value lies within `margin` of [0, 1]. It stalls a GPU, but no compiled graph.
@@ -252,11 +257,17 @@ class Metric(Frozen, ABC):
             self._hashed = self._versions(), self._hashed[1]
 
     def _apply(self: Self, fn: Move, recurse: bool = True) -> Self:
-        known = bool(self._hashed[1]) and self._hashed[0] == self._versions()
+        known, dtype = bool(self._hashed[1]) and self._hashed[0] == self._versions(), self._dtype()
         super()._apply(fn, recurse)
-        if known:  # the same weights, elsewhere or with fewer digits
+        if known and self._dtype() == dtype:  # the same weights elsewhere; in another dtype they are others
             self._hashed = self._versions(), self._hashed[1]
+        elif self._hashed[1] and dtype != self._dtype():
+            self._encoder()
         return self
+
+    def _dtype(self) -> torch.dtype | None:
+        weight = next(self.parameters(), None)
+        return None if weight is None else weight.dtype
 
 
 def _digest(state: dict[str, Tensor]) -> str:

@@ -143,13 +143,16 @@ def score_pictures(
         yield scores
 
 
-def file_stamp(file: Picture) -> tuple[int, int] | None:
-    """The size of a file and when it was last changed, in nanoseconds: another stamp is another picture."""
+def file_stamp(file: Picture) -> tuple[int, int, int] | None:
+    """The size of a file and when it and its entry were last changed, in nanoseconds: another is another picture.
+
+    Copying tools keep the time of the file (`cp -p`, `rsync -a`), and none the time of its entry.
+    """
     try:
         status = None if isinstance(file, bytes) else os.stat(file)
     except OSError:  # reading it will tell
         return None
-    return status and (status.st_size, status.st_mtime_ns)
+    return status and (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def score_images(metrics: Mapping[str, Metric], pairs: Sequence[Pair], device: str = "cpu") -> Iterator[Row]:

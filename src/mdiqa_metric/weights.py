@@ -7,6 +7,7 @@ import functools
 import importlib
 import inspect
 import logging
+import numbers
 import os
 import re
 import sys
@@ -62,16 +63,19 @@ class Spec(NamedTuple):
         options, weights = {}, None
         while rest:
             option, equals, value = rest.partition("=")
+            option = option.strip()
             if not equals or not option:
                 raise ValueError(f"{name} takes options as {name}:OPTION=VALUE,OPTION=VALUE, got {text!r}.")
             if option == "weights":  # a path may hold a comma, so it comes last
                 weights, rest = _given(name, value), ""
+            elif option in options:
+                raise TypeError(f"{name} gets {option} twice in {text!r}: leave one out.")
             else:
                 options[option], _, rest = value.partition(",")
         row = manifest()["metrics"][name]
         kind = metric_class(row["class"])
         _check_options(name, kind, row.get("options", {}), options)
-        types = {"border": int} | get_type_hints(kind.__init__)
+        types = _types(kind)
         return cls(name, {key: _parsed(name, key, value, types.get(key)) for key, value in options.items()}, weights)
 
     @property
@@ -125,6 +129,7 @@ def create(name: str, *, weights: Source | None = "pretrained", **options: Any) 
     kind = metric_class(row["class"])
     fixed, parts = row.get("options", {}), row.get("weights", {})
     _check_options(name, kind, fixed, options)
+    options = {key: _checked(name, key, value, _types(kind).get(key)) for key, value in options.items()}
     if not parts and not (weights is None or _is_pretrained(weights)):
         raise ValueError(f"{name} has no weights, got some: leave `weights` out.")
     border = None if "border" in inspect.signature(kind).parameters else options.pop("border", None)
@@ -162,6 +167,8 @@ def manifest() -> dict[str, dict[str, Any]]:
 
 def canonical(name: str) -> str:
     """The manifest's own name for a metric, or a ValueError that lists what comes near."""
+    if not isinstance(name, str):
+        raise ValueError(f"There is no metric {name!r}: a name is a text, as 'psnr'.")
     tables = manifest()
     name = tables["aliases"].get(name, name)
     if name not in tables["metrics"]:
@@ -205,6 +212,31 @@ def _given(name: str, path: str) -> str:
     return path
 
 
+def _types(kind: type[Metric]) -> dict[str, Any]:
+    return {"border": int} | get_type_hints(kind.__init__)
+
+
+def _checked(name: str, option: str, value: Any, kind: Any) -> Any:
+    """An option's value, which must be of one of the types that the class states; of names the class says more."""
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if not {bool, int, float} & {*kinds} or (value is None and type(None) in kinds):
+        return value
+    if isinstance(value, bool):
+        if bool in kinds:
+            return value
+    elif int in kinds and isinstance(value, numbers.Integral):
+        return int(value)
+    elif float in kinds and isinstance(value, numbers.Real):
+        return float(value)
+    raise ValueError(f"{name} takes {option} as {_expected(kinds)}, got {value!r}.")
+
+
+def _expected(kinds: tuple[Any, ...]) -> str:
+    words = ["true", "false"] if bool in kinds else []
+    words += ["none"] if type(None) in kinds else []
+    return " or ".join(words + [f"a{'n' * (kind is int)} {kind.__name__}" for kind in kinds if kind in (int, float)])
+
+
 def _parsed(name: str, option: str, text: str, kind: Any) -> Any:
     """An option's value out of its text: of one of the types that the class states."""
     kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
@@ -218,8 +250,7 @@ def _parsed(name: str, option: str, text: str, kind: Any) -> Any:
                 return number(text)
     if not {bool, int, float} & {*kinds}:
         return text
-    expected = [*words] + [f"a{'n' * (kind is int)} {kind.__name__}" for kind in kinds if kind in (int, float)]
-    raise ValueError(f"{name} takes {option} as {' or '.join(expected)}, got {text!r}.")
+    raise ValueError(f"{name} takes {option} as {_expected(kinds)}, got {text!r}.")
 
 
 def _is_pretrained(weights: Any) -> bool:

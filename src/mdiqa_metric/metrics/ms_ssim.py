@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,8 +20,7 @@ from ..ops.structure import WINDOW_SIZE, structure
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 # A mean contrast-structure below this is rounding noise: the score is 0.
 SMALLEST = 1e-8
-# Below this the slope of a fractional power grows without use, and at 0 there is none: the gradient is that of a
-# continuation, which leads out.
+# Below this the slope of a fractional power grows without use, and at 0 there is none: the gradient goes on as here.
 KNEE = 0.01
 
 
@@ -88,14 +89,7 @@ class MSSSIM(Metric):
         if self.convention == "weighted-sum":
             weighted = [weight * mean / sum(WEIGHTS) for weight, mean in zip(WEIGHTS, means, strict=True)]
             return functools.reduce(torch.add, weighted).mean(1)
-        powers = [_power(mean, weight) for weight, mean in zip(WEIGHTS, means, strict=True)]
-        continued = functools.reduce(torch.mul, powers)
-        with torch.no_grad():  # the score itself knows no continuation
-            exact = [
-                mean.clamp(min=0) ** weight * (mean > SMALLEST) for weight, mean in zip(WEIGHTS, means, strict=True)
-            ]
-            beyond = functools.reduce(torch.mul, exact) - continued
-        return (continued + beyond).mean(1)
+        return _product(means).mean(1)
 
     def _prepare(self, picture: Tensor) -> Tensor:
         picture = CHANNELS[self.channel].convert(picture)
@@ -116,12 +110,25 @@ class MSSSIM(Metric):
         return f"channel={self.channel}, convention={self.convention}"
 
 
-def _power(mean: Tensor, weight: float) -> Tensor:
-    """`mean ** weight` above `KNEE`, and a continuation below it that goes on falling.
+def _product(means: Sequence[Tensor]) -> Tensor:
+    """The product of the scales' means (N, C) to the power of their weights, 0 where one is not positive: (N, C).
 
-    The latter is `KNEE ** weight / (1 + weight * (KNEE - mean) / KNEE)`, of the same value and slope at `KNEE`, and
-    above 0, so that in the product of several no factor takes the others' gradient away.
+    Where one is below `KNEE` the gradient is `product * weight / KNEE` for it, and `product * weight / mean` for the
+    others, of the product that has `KNEE` in its place: no slope vanishes, and none takes the others' away.
     """
-    above = mean > KNEE
-    continued = KNEE**weight / (1 + weight * (KNEE - torch.where(above, KNEE, mean)) / KNEE)
-    return torch.where(above, torch.where(above, mean, 1.0).pow(weight), continued)
+    above = [mean > KNEE for mean in means]
+    whole = functools.reduce(torch.logical_and, above)
+    safe = [torch.where(high, mean, 1.0) for high, mean in zip(above, means, strict=True)]
+    exact = _powers([mean.detach().clamp(min=0) for mean in means])
+    exact = exact * functools.reduce(torch.logical_and, [mean.detach() > SMALLEST for mean in means])
+    logs = [
+        torch.where(high, one.log(), (mean - KNEE) / KNEE + math.log(KNEE))
+        for high, one, mean in zip(above, safe, means, strict=True)
+    ]
+    slope = functools.reduce(torch.add, [weight * log for weight, log in zip(WEIGHTS, logs, strict=True)])
+    sloping = _powers([mean.detach().clamp(min=KNEE) for mean in means]) * slope
+    return torch.where(whole, _powers(safe), sloping + (exact - sloping.detach()))
+
+
+def _powers(means: Sequence[Tensor]) -> Tensor:
+    return functools.reduce(torch.mul, [mean**weight for weight, mean in zip(WEIGHTS, means, strict=True)])

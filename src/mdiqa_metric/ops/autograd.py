@@ -14,9 +14,14 @@ def is_recording_graph() -> bool:
     return torch.compiler.is_compiling() or bool(torch.jit.is_tracing())  # type: ignore[attr-defined]
 
 
+def is_transformed() -> bool:
+    """Whether this runs inside a transform of torch.func, whose tensors are wrappers."""
+    return bool(torch._C._are_functorch_transforms_active())
+
+
 def is_recorded(*inputs: Tensor) -> bool:
     """Whether autograd, or a transform of torch.func, may differentiate what is computed from these inputs."""
-    if torch._C._are_functorch_transforms_active():
+    if is_transformed():
         return True
     return torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
 
@@ -27,7 +32,7 @@ def takes_function(*inputs: Tensor) -> bool:
     In a graph and under the transforms of torch.func (grad, vmap, jvp...) the plain operations do it, which both know
     how to take apart.
     """
-    return is_recorded(*inputs) and not is_recording_graph() and not torch._C._are_functorch_transforms_active()
+    return is_recorded(*inputs) and not is_recording_graph() and not is_transformed()
 
 
 def differentiable_gradient(
