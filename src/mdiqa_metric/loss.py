@@ -172,7 +172,7 @@ class WeightedLoss(nn.Module):
     def _references(self, given: Mapping[str, Any]) -> list[Any]:
         """What each term compares with, out of a dict by name."""
         given = {str(name): reference for name, reference in given.items()}
-        if unknown := [str(name) for name in given if name not in self.names]:
+        if unknown := [name for name in given if name not in self.names]:
             raise ValueError(
                 f"References are given for {', '.join(unknown)}, and the terms are {', '.join(self.names)}: correct "
                 "the names."
@@ -180,7 +180,7 @@ class WeightedLoss(nn.Module):
         compares = [not (isinstance(term, Loss) and not term.metric.full_reference) for term in self.terms]
         if lacking := [name for name, needs in zip(self.names, compares, strict=True) if needs and name not in given]:
             raise ValueError(
-                f"References are given for {', '.join(map(str, given)) or 'no term'}, and {', '.join(lacking)} has "
+                f"References are given for {', '.join(given) or 'no term'}, and {', '.join(lacking)} has "
                 "none: give each term its own (None for one that takes the image alone), or one tensor for all."
             )
         return [given.get(name) for name in self.names]

@@ -108,7 +108,7 @@ class Metric(Frozen, ABC):
             TypeError, ValueError: the metric does not take such a picture, or has no trunk whose pass could be saved.
         """
         with torch.inference_mode(False), torch.no_grad():
-            reference = recordable(self.check_picture(reference, "reference"))
+            reference = self.check_picture(reference, "reference")
             self.check_range(reference, "reference", RANGE_TOLERANCE)
             features = tuple(self.features(self._within_border(reference)))
             return Encoded(features, tuple(reference.shape), self._encoder())
@@ -261,8 +261,8 @@ class Metric(Frozen, ABC):
         super()._apply(fn, recurse)
         if known and self._dtype() == dtype:  # the same weights elsewhere; in another dtype they are others
             self._hashed = self._versions(), self._hashed[1]
-        elif self._hashed[1] and dtype != self._dtype():
-            self._encoder()
+        else:
+            self._hashed = (), ""
         return self
 
     def _dtype(self) -> torch.dtype | None:

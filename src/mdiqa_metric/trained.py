@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from . import files
 from .metric import Metric
+from .ops.color import luma_full
+from .ops.resize import resized
 from .weights import manifest
 
 Bits = npt.NDArray[np.bool_]
@@ -30,15 +30,14 @@ KINDS = ("trained on", "chosen on")
 _SIDE, _STEP = 8, 1 / 255  # differences below a grey level are rounding's
 # Of 128 bits, up to which two pictures are taken for one; unrelated photographs differ by 64, and rarely by 15.
 _APART = 8
-_LUMA = (0.299, 0.587, 0.114)
 
 
 def image_hash(image: Tensor) -> Bits | None:
     """128 bits of a picture (1, 3, H, W) in [0, 1]; None of one so flat that they would say nothing."""
-    luma = torch.einsum("nchw,c->nhw", image.detach().cpu().float(), torch.tensor(_LUMA))[None]
+    luma = luma_full(image.detach().cpu().float())
     bits, largest = [], 0.0
     for size, axis in (((_SIDE, _SIDE + 1), 1), ((_SIDE + 1, _SIDE), 0)):
-        grid = F.interpolate(luma, size, mode="bilinear", antialias=True)[0, 0].numpy()
+        grid = resized(luma, size, "bilinear")[0, 0].numpy()
         bits.append((np.diff(grid, axis=axis) > _STEP).ravel())
         largest = max(largest, float(np.ptp(grid)))
     return np.concatenate(bits) if largest > 8 * _STEP else None

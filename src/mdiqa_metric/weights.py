@@ -129,7 +129,8 @@ def create(name: str, *, weights: Source | None = "pretrained", **options: Any) 
     kind = metric_class(row["class"])
     fixed, parts = row.get("options", {}), row.get("weights", {})
     _check_options(name, kind, fixed, options)
-    options = {key: _checked(name, key, value, _types(kind).get(key)) for key, value in options.items()}
+    types = _types(kind)
+    options = {key: _checked(name, key, value, types.get(key)) for key, value in options.items()}
     if not parts and not (weights is None or _is_pretrained(weights)):
         raise ValueError(f"{name} has no weights, got some: leave `weights` out.")
     border = None if "border" in inspect.signature(kind).parameters else options.pop("border", None)
