@@ -28,6 +28,7 @@ from typer.testing import CliRunner
 
 import mdiqa_metric
 from mdiqa_metric import cli, scoring, weights
+from mdiqa_metric.cli.choices import choose_metrics
 from mdiqa_metric.cli.metrics import spread
 from mdiqa_metric.cli.printing import SHOWN
 from mdiqa_metric.io import read_image
@@ -420,16 +421,14 @@ def test_unknown_options_are_refused(photos: Path) -> None:
 
 
 def test_the_defaults_are_embedded(photos: Path) -> None:
-    assert scoring.choose_metrics([], "in") == ["stlpips-alex"]
-    assert scoring.choose_metrics([], None) == ["mdiqa-lite"]
+    assert choose_metrics([], "in") == ["stlpips-alex"]
+    assert choose_metrics([], None) == ["mdiqa-lite"]
 
 
-def test_a_reference_that_nobody_asked_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mdiqa_metric.metric.Metric, "full_reference", False, raising=False)
-    monkeypatch.setattr(scoring, "metric_class", lambda path: mdiqa_metric.metric.Metric)
-    with pytest.raises(ValueError, match="No reference is needed for psnr"):
-        scoring.choose_metrics(["psnr"], "in")
-    assert scoring.choose_metrics(["psnr"], None) == ["psnr"]
+def test_a_reference_that_nobody_asked_for_is_refused() -> None:
+    with pytest.raises(ValueError, match="No reference is needed for mdiqa-lite"):
+        choose_metrics(["mdiqa-lite"], "in")
+    assert choose_metrics(["mdiqa-lite", "psnr"], "in") == ["mdiqa-lite", "psnr"]
 
 
 def test_weights_that_cannot_be_had_are_one_line(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

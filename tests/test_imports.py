@@ -14,9 +14,10 @@ SOURCE = Path(__file__).parents[1] / "src" / "mdiqa_metric"
 
 # A module imports only what stands before it.
 ORDER = (
-    *("ops", "layers", "backbones", "extras", "checks", "frozen", "metric", "download", "files", "states", "official"),
-    *("sharing", "dimensions", "metrics", "loss", "weights", "trained", "pairing", "io", "scoring", "tables", "data"),
-    *("converters", "correlations", "logistic", "agreement", "store", "evaluate", "report", "train", "cli"),
+    *("atomic", "ops", "layers", "backbones", "extras", "checks", "frozen", "metric", "download", "files", "states"),
+    *("official", "sharing", "dimensions", "metrics", "loss", "weights", "trained", "pairing", "io", "scoring"),
+    *("tables", "data", "converters", "correlations", "logistic", "agreement", "distributed", "resume_log"),
+    *("evaluate", "report", "train", "cli"),
 )
 
 

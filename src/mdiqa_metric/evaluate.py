@@ -15,10 +15,11 @@ import numpy as np
 from .agreement import Measured, difference, measure
 from .data import QualityDataset
 from .dimensions import MultiDimensional
+from .distributed import Processes
 from .metric import Metric
+from .resume_log import StoreError as StoreError
+from .resume_log import load_completed, open_log
 from .scoring import Row, file_stamp, score_pictures
-from .store import Processes, appending, read_together
-from .store import StoreError as StoreError
 from .trained import KINDS, trained_images
 
 GROUPS = ("distortion", "level", "content")
@@ -95,7 +96,7 @@ def evaluate(
     def stamps(index: int) -> list[list[int] | None]:
         return [stamp and [*stamp] for stamp in map(file_stamp, filter(None, files(index)))]
 
-    rows = read_together(store, identity, stamps, processes)
+    rows = load_completed(store, identity, stamps, processes)
     left = [index for index in range(len(dataset)) if index not in rows]
     mine = left[processes.index :: processes.count]
     stamped: dict[int, Any] = {}
@@ -108,7 +109,7 @@ def evaluate(
     told = progress if progress and processes.index == 0 else lambda done, total: None
     told(len(rows), len(dataset))
     scored: dict[int, Row] = {}
-    with appending(store, identity, processes.index) as keep:
+    with open_log(store, identity, processes.index) as keep:
         scoring = score_pictures(metrics, pictures(), processes.device, dimensions, lists)
         for index, scores in zip(mine, scoring, strict=True):
             scored[index] = {"index": index, "files": stamped[index], **scores._asdict()}

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from torch.nn.functional import interpolate
 
+from .atomic import atomic_write
 from .correlations import Array
 from .extras import library
 from .io import read_image
 from .logistic import Fit, logistic4, logistic5
 from .pairing import ImageError
-from .scoring import replacing
 from .trained import describe
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> No
     environment.filters |= {"number": _number, "p": _p_value, "key": _sort_key, "seen": describe}
     template = environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
     page = template.render(_page(results))
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         # A file name that is no Unicode could not be written as it is.
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")
 

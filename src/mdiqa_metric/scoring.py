@@ -8,76 +8,21 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import torch
 from torch import Tensor
 
+from .atomic import atomic_write, dump_json
 from .io import read_image
 from .metric import Metric
-from .pairing import ImageError, list_images, pair_files
 from .trained import TrainedImages, image_hash
-from .weights import Spec, manifest, metric_class
 
 Row = dict[str, Any]
 Pair = tuple[Path, Path | None]
 Picture = str | os.PathLike[str] | bytes
-
-
-def choose_metrics(names: Sequence[str], reference: str | None) -> list[str]:
-    """The metrics to score with, each as `Spec` writes it; mdiqa-lite where none is named, or stlpips-alex beside a
-    reference.
-
-    Raises:
-        ValueError, TypeError: an unknown name or option, or metrics and reference that do not go together.
-    """
-    default = "mdiqa-lite" if reference is None else "stlpips-alex"
-    chosen = list(dict.fromkeys(str(Spec.parse(name)) for name in names or [default]))
-    rows = {name: manifest()["metrics"][Spec.parse(name).name] for name in chosen}
-    comparing = [name for name, row in rows.items() if metric_class(row["class"]).full_reference]
-    if comparing and reference is None:
-        raise ValueError(f"A reference is needed for {', '.join(comparing)}: give --reference FOLDER or FILE.")
-    if reference is not None and not comparing:
-        raise ValueError(f"No reference is needed for {', '.join(chosen)}: leave --reference out.")
-    return chosen
-
-
-def check_device(name: str) -> None:
-    """Raises ValueError where tensors cannot be made, and read, on a device of that name."""
-    try:
-        torch.ones(1, device=name).item()
-    except Exception as error:
-        here = ["cpu", *(kind for kind in ("cuda", "mps", "xpu") if getattr(torch, kind).is_available())]
-        raise ValueError(f"The device {name} cannot be used here: this machine has {' and '.join(here)}.") from error
-
-
-def pair_images(
-    images: Sequence[str], reference: str | None, *, suffix: str = "", recursive: bool = False
-) -> list[Pair]:
-    """The pictures that folders, patterns and files stand for, each with its reference.
-
-    Args:
-        images: as in `pairing.list_images`.
-        reference: a folder or a pattern, paired by name, or one file for all; None pairs each with None.
-        suffix: what the images' names have beyond the references', as in `pairing.pair_by_stem`.
-        recursive: search folders in depth and pair by the path below them.
-
-    Raises:
-        ImageError: nothing is found, or names do not match.
-        ValueError: a suffix where nothing is paired by name.
-    """
-    one_for_all = reference is not None and list_images(reference, recursive=recursive) == [Path(reference)]
-    if suffix and (reference is None or one_for_all):
-        raise ValueError("A suffix pairs images with references by name: give --reference FOLDER, or no --suffix.")
-    if reference is not None and not one_for_all:
-        return [*pair_files(images, reference, suffix=suffix, recursive=recursive)]
-    if reference is not None and not Path(reference).exists():
-        raise ImageError(f"There is no reference {reference}: check the path.")
-    against = None if reference is None else Path(reference)
-    return [(file, against) for file in list_images(images, recursive=recursive)]
 
 
 class Scores(NamedTuple):
@@ -203,42 +148,10 @@ def folder_means(names: Iterable[str], rows: Sequence[Row]) -> dict[str, dict[st
     return means
 
 
-def check_destination(path: Path, what: str, suffixes: Collection[str]) -> None:
-    """Raises ValueError where a file could not be written there, so that it is known before an hour of scoring."""
-    if path.suffix not in suffixes:
-        raise ValueError(f"{what} are written to {', '.join(suffixes)}, got {path}: choose such a suffix.")
-    if not path.parent.is_dir():
-        raise ValueError(f"There is no folder {path.parent} to write {path.name} in: make it first.")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ValueError(f"{path} cannot be written: choose another place.")
-
-
 def write_scores(path: Path, rows: Sequence[Row], summary: Mapping[str, Row]) -> None:
     """Writes .csv or .jsonl (the rows) or .json (rows, summary and means by folder), whole or not at all."""
-    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         WRITERS[path.suffix](file, rows, summary)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Another path beside it to write to, which takes its place once all is written; an error leaves what was there."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_results(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes an object as .json, whole or not at all; a number that JSON has no word for is an error."""
-    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        _dump(file, content)
-
-
-def _dump(file: TextIO, content: Mapping[str, Any]) -> None:
-    json.dump(content, file, indent=2, ensure_ascii=False, allow_nan=False)
-    file.write("\n")
 
 
 def _write_csv(file: TextIO, rows: Sequence[Row], summary: Mapping[str, Row]) -> None:
@@ -248,7 +161,7 @@ def _write_csv(file: TextIO, rows: Sequence[Row], summary: Mapping[str, Row]) ->
 
 
 def _write_json(file: TextIO, rows: Sequence[Row], summary: Mapping[str, Row]) -> None:
-    _dump(file, {"metrics": summary, "folders": folder_means([*summary], rows), "images": rows})
+    dump_json(file, {"metrics": summary, "folders": folder_means([*summary], rows), "images": rows})
 
 
 def _write_jsonl(file: TextIO, rows: Sequence[Row], summary: Mapping[str, Row]) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .atomic import atomic_write
 from .extras import library
-from .scoring import replacing
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -81,7 +81,7 @@ def write_table(table: DataFrame, path: str | os.PathLike[str], root: str | os.P
             name if os.path.isabs(name) else Path(os.path.relpath(Path(root) / name, path.parent)).as_posix()
             for name in table[role]
         ]
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         if path.suffix == ".csv":
             table.to_csv(partial, index=False, lineterminator="\n")
         else:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .choices import check_destination
 from .printing import errors, say, show, stdout
 
 app = typer.Typer(no_args_is_help=True, help="Make tables of data sets as their authors release them.")
@@ -36,7 +37,6 @@ def convert(name: Name, folder: Folder, out: Out = None, seed: Seed = None) -> N
     mos is in [0, 1], higher is better; raw is the published number.
     """
     from ..converters import convert as read
-    from ..scoring import check_destination
     from ..tables import SUFFIXES, write_table
 
     path = out or folder / "table.csv"

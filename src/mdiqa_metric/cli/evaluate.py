@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
+from .choices import Device, check_destination, check_device
 from .metrics import HELP
 from .printing import SHOWN, digits, errors, fail, print_lines, progress, say, show, stderr, stdout
-from .score import Device
 
 Metrics = Annotated[list[str], typer.Option(metavar="NAME", help=HELP)]
 More = Annotated[list[str] | None, typer.Argument(metavar="", hidden=True)]
@@ -50,7 +50,7 @@ def evaluate(
 
     Pictures that cannot be scored are listed with their reasons and make the exit code 1.
     """
-    from .. import scoring
+    from ..atomic import write_json
     from ..data import QualityDataset
     from ..evaluate import check_references
     from ..evaluate import evaluate as run
@@ -58,10 +58,10 @@ def evaluate(
 
     with errors():
         names = list(dict.fromkeys(str(Spec.parse(name)) for name in [*metric, *(more or [])]))
-        scoring.check_device(device)
+        check_device(device)
         for path, what, suffix in ((out, "Results", ".json"), (report, "Reports", ".html")):
             if path:
-                scoring.check_destination(path, what, (suffix,))
+                check_destination(path, what, (suffix,))
         pictures = QualityDataset(dataset, split=split)
         check_references({name: Spec.parse(name).metric_class for name in names}, pictures)
         metrics = {name: create(name) for name in names}
@@ -79,7 +79,7 @@ def evaluate(
                 say(error if image["image"] in error else f"{image['image']}: {error}")
         with errors():
             if out and store:
-                scoring.write_results(out, results)
+                write_json(out, results)
                 if not failed:
                     shutil.rmtree(store)
         _show_agreement(results)

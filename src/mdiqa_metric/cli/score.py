@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from .choices import Device, check_destination, check_device, choose_metrics, pair_images
 from .metrics import HELP
 from .printing import SHOWN, better, digits, errors, is_lost, print_lines, progress, say, show, stderr, stdout
 
@@ -19,7 +20,6 @@ Reference = Annotated[str | None, typer.Option(metavar="PATH", help="A folder, p
 Suffix = Annotated[str, typer.Option(metavar="TEXT", help="What images' names have beyond the references': _x4.")]
 Recursive = Annotated[bool, typer.Option("--recursive", help="Search folders in depth, pair by the path below them.")]
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write scores to this .csv, .json or .jsonl.")]
-Device = Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps, ...")]
 
 
 def score(
@@ -46,11 +46,11 @@ def score(
     from ..weights import create
 
     with errors():
-        names = scoring.choose_metrics(metric or [], reference)
-        scoring.check_device(device)
+        names = choose_metrics(metric or [], reference)
+        check_device(device)
         if out:
-            scoring.check_destination(out, "Scores", scoring.WRITERS)
-        pairs = scoring.pair_images(images, reference, suffix=suffix, recursive=recursive)
+            check_destination(out, "Scores", scoring.WRITERS)
+        pairs = pair_images(images, reference, suffix=suffix, recursive=recursive)
         if others := left_out([*images, *([reference] if reference else [])], recursive=recursive):
             shown = ", ".join(path.name for path in others[:5]) + (", ..." if len(others) > 5 else "")
             say(f"Left out, as their suffixes are no image's: {shown} ({len(others)}).")

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .choices import Device, check_destination, check_device
 from .printing import digits, errors, print_lines, say, stderr
-from .score import Device
 
 app = typer.Typer(no_args_is_help=True, help="Train the models that come with the package.")
 
@@ -33,7 +33,7 @@ def mdiqa_lite(
 
     Of several seeds it keeps the one whose scores agree best with opinions on the photographs kept out.
     """
-    from ..scoring import check_destination, check_device, write_results
+    from ..atomic import write_json
 
     work = work or out.with_suffix(".work")
     with errors():
@@ -54,7 +54,7 @@ def mdiqa_lite(
             if max(runs, key=lambda run: run["photographs"]["srcc"] or -1) is figures:
                 save(metric, out)
                 best, kept = metric, figures
-            write_results(out.with_suffix(".json"), {"kept": kept["recipe"]["seed"], "runs": runs})
+            write_json(out.with_suffix(".json"), {"kept": kept["recipe"]["seed"], "runs": runs})
             write_card(out, runs, kept)
         listed = out.with_suffix(".images.txt")
         save_trained_images(best, listed, data, work, Recipe().split_seed, chosen=len(runs) > 1)

@@ -32,11 +32,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..agreement import agreement
+from ..atomic import atomic_write
 from ..data import QualityDataset
 from ..extras import library
 from ..io import list_images, read_image
 from ..metrics.mdiqa_lite import MDIQALite, luma_and_differences
-from ..scoring import replacing
 from ..states import read_state
 from ..tables import read_table, split_by_content
 from ..trained import KINDS, write_trained_images
@@ -157,7 +157,7 @@ def train(
 def save(metric: MDIQALite, path: Path) -> None:
     """Writes the weights as .safetensors in float16."""
     state = {key: value.half().contiguous() for key, value in metric.state_dict().items()}
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         save_file(state, partial)
 
 

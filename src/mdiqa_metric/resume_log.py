@@ -1,23 +1,18 @@
-"""Work shared among processes, and its results kept where a kill cannot reach them.
+"""Scores kept where a kill cannot reach them.
 
-A store is a folder with one file a process: its first line says what is scored, then comes a line a picture, written at
+A store is a folder with one file a process: its first line says what is scored, then comes a line an image, written at
 once, with the stamps of its files. What has no newline is no line, and what has other stamps by now is not done.
 """
 
 from __future__ import annotations
 
-import atexit
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from .extras import library
+from .distributed import Processes
 from .scoring import Row
 
 
@@ -25,37 +20,7 @@ class StoreError(ValueError):
     """A store cannot be gone on from; the text says what differs and the mend."""
 
 
-class Processes:
-    """The processes that share the work: this one alone, or all that torchrun or `accelerate launch` started."""
-
-    def __init__(self, device: str) -> None:
-        self.index, self.count, self.device = 0, 1, device
-        grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
-        started = torch.distributed.get_world_size() if grouped else int(os.environ.get("WORLD_SIZE", 1))
-        if started == 1:
-            return
-        # Only Python objects are exchanged, so gloo does on any device; a process may wait long for the slowest one.
-        state = library("accelerate").PartialState(cpu=True, backend="gloo", timeout=timedelta(days=7))
-        if not grouped:
-            atexit.register(state.destroy_process_group)  # or gloo's threads may abort a process that ends
-        if state.num_processes != started:
-            raise ValueError(
-                f"{started} processes are grouped, but nothing says so in their environment: start them with torchrun "
-                "or accelerate launch."
-            )
-        self.index, self.count = state.process_index, state.num_processes
-        self.device = f"{device}:{state.local_process_index}" if device == "cuda" else device
-
-    def gather(self, value: Any) -> list[Any]:
-        """What each process gives, in order, once all are here."""
-        if self.count == 1:
-            return [value]
-        from accelerate.utils import gather_object
-
-        return gather_object([value])
-
-
-def read_together(
+def load_completed(
     store: Any, identity: Row, stamps: Callable[[int], list[list[int] | None]], processes: Processes
 ) -> dict[int, Row]:
     """The pictures that are done, the same in every process; an error of one is raised in all.
@@ -120,7 +85,7 @@ def _check_identity(folder: Path, then: Row, now: Row) -> None:
 
 
 @contextmanager
-def appending(store: Any, identity: Row, process: int) -> Iterator[Callable[[Row], None]]:
+def open_log(store: Any, identity: Row, process: int) -> Iterator[Callable[[Row], None]]:
     """Yields what writes a row to the store, behind the last whole line."""
     if store is None:
         yield lambda row: None

@@ -1,0 +1,80 @@
+"""What a command was asked for, checked before anything is scored; options that several commands share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Device = Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps, ...")]
+
+
+def choose_metrics(names: Sequence[str], reference: str | None) -> list[str]:
+    """The metrics to score with, each as `Spec` writes it; mdiqa-lite where none is named, or stlpips-alex beside a
+    reference.
+
+    Raises:
+        ValueError, TypeError: an unknown name or option, or metrics and reference that do not go together.
+    """
+    from ..weights import Spec
+
+    default = "mdiqa-lite" if reference is None else "stlpips-alex"
+    chosen = list(dict.fromkeys(str(Spec.parse(name)) for name in names or [default]))
+    comparing = [name for name in chosen if Spec.parse(name).metric_class.full_reference]
+    if comparing and reference is None:
+        raise ValueError(f"A reference is needed for {', '.join(comparing)}: give --reference FOLDER or FILE.")
+    if reference is not None and not comparing:
+        raise ValueError(f"No reference is needed for {', '.join(chosen)}: leave --reference out.")
+    return chosen
+
+
+def check_device(name: str) -> None:
+    """Raises ValueError where tensors cannot be made, and read, on a device of that name."""
+    import torch
+
+    try:
+        torch.ones(1, device=name).item()
+    except Exception as error:
+        here = ["cpu", *(kind for kind in ("cuda", "mps", "xpu") if getattr(torch, kind).is_available())]
+        raise ValueError(f"The device {name} cannot be used here: this machine has {' and '.join(here)}.") from error
+
+
+def pair_images(
+    images: Sequence[str], reference: str | None, *, suffix: str = "", recursive: bool = False
+) -> list[tuple[Path, Path | None]]:
+    """The pictures that folders, patterns and files stand for, each with its reference.
+
+    Args:
+        images: as in `pairing.list_images`.
+        reference: a folder or a pattern, paired by name, or one file for all; None pairs each with None.
+        suffix: what the images' names have beyond the references', as in `pairing.pair_by_stem`.
+        recursive: search folders in depth and pair by the path below them.
+
+    Raises:
+        ImageError: nothing is found, or names do not match.
+        ValueError: a suffix where nothing is paired by name.
+    """
+    from ..pairing import ImageError, list_images, pair_files
+
+    one_for_all = reference is not None and list_images(reference, recursive=recursive) == [Path(reference)]
+    if suffix and (reference is None or one_for_all):
+        raise ValueError("A suffix pairs images with references by name: give --reference FOLDER, or no --suffix.")
+    if reference is not None and not one_for_all:
+        return [*pair_files(images, reference, suffix=suffix, recursive=recursive)]
+    if reference is not None and not Path(reference).exists():
+        raise ImageError(f"There is no reference {reference}: check the path.")
+    against = None if reference is None else Path(reference)
+    return [(file, against) for file in list_images(images, recursive=recursive)]
+
+
+def check_destination(path: Path, what: str, suffixes: Collection[str]) -> None:
+    """Raises ValueError where a file could not be written there, so that it is known before an hour of scoring."""
+    if path.suffix not in suffixes:
+        raise ValueError(f"{what} are written to {', '.join(suffixes)}, got {path}: choose such a suffix.")
+    if not path.parent.is_dir():
+        raise ValueError(f"There is no folder {path.parent} to write {path.name} in: make it first.")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{path} cannot be written: choose another place.")
