@@ -1,9 +1,9 @@
-"""How far our metrics agree with people on the pictures at hand: `python benchmarks/accuracy.py DATA [--work FOLDER]`.
+"""How far our metrics agree with people on the images at hand: `python benchmarks/accuracy.py DATA [--work FOLDER]`.
 
 DATA is a folder with clive/table.csv and rebuild.py, which makes a part of LIVE and of TID2013 in the work folder.
 Every metric runs that needs no download: those without weights and those with embedded ones. It writes
 results/accuracy.md and .json: correlations with 95% bootstrap intervals, by distortion too, and tests between metrics
-on the same pictures. A run that was stopped goes on where it was, and torchrun shares it among processes.
+on the same images. A run that was stopped goes on where it was, and torchrun shares it among processes.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ import torch
 from steps import RESULTS, environment, heading
 
 import mdiqa_metric
-from mdiqa_metric.data import QualityDataset
-from mdiqa_metric.evaluate import evaluate
-from mdiqa_metric.tables import read_table, split_by_content
+from mdiqa_metric.data.dataset import QualityDataset
+from mdiqa_metric.data.tables import read_table, split_by_content
+from mdiqa_metric.evaluation import evaluate
+from mdiqa_metric.evaluation.trained_images import describe
+from mdiqa_metric.registry import manifest
 from mdiqa_metric.train.mdiqa_lite import FRACTIONS, Recipe
-from mdiqa_metric.trained import describe
-from mdiqa_metric.weights import manifest
 
 # Name here, and what is to be known of it.
 SETS = {
-    "LIVE, rebuilt": "465 pictures: JPEG, Gaussian blur and white noise of release 2 (60 % of it); mdiqa-lite learnt "
+    "LIVE, rebuilt": "465 images: JPEG, Gaussian blur and white noise of release 2 (60 % of it); mdiqa-lite learnt "
     "from four fifths of them",
-    "TID2013, rebuilt": "300 pictures: blur, JPEG, mean shift, contrast change and noise of 12 scenes (a tenth of it), "
-    "which are cut out of Kodak's; mdiqa-lite learnt from nine of these pictures in whole",
+    "TID2013, rebuilt": "300 images: blur, JPEG, mean shift, contrast change and noise of 12 scenes (a tenth of it), "
+    "which are cut out of Kodak's; mdiqa-lite learnt from nine of these images in whole",
     "CLIVE, kept out": "186 photographs, a fifth of the shared part, from which mdiqa-lite did not learn",
 }
 COLUMNS = {"SRCC": "srcc", "PLCC": "plcc", "PLCC after logistic 4": "plcc_logistic4", "KRCC": "krcc"}
 
 
-def pictures_of(name: str, data: Path, work: Path) -> QualityDataset:
-    """The rated pictures of a set; of CLIVE those that MDIQA-lite's training keeps out."""
+def images_of(name: str, data: Path, work: Path) -> QualityDataset:
+    """The rated images of a set; of CLIVE those that MDIQA-lite's training keeps out."""
     if name.startswith("CLIVE"):
         table = split_by_content(read_table(data / "clive" / "table.csv"), FRACTIONS, Recipe().split_seed)
         return QualityDataset(table, "val", root=data / "clive")
@@ -59,7 +59,7 @@ def runnable(full_reference: bool) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--work", type=Path, default=Path("/tmp/mdiqa-accuracy"), help="for pictures and scores")
+    parser.add_argument("--work", type=Path, default=Path("/tmp/mdiqa-accuracy"), help="for images and scores")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -68,7 +68,7 @@ def main() -> None:
         subprocess.run([sys.executable, str(options.data / "rebuild.py"), str(options.work)], check=True)
     found: dict[str, Any] = {}
     for name in SETS:
-        dataset = pictures_of(name, options.data, options.work)
+        dataset = images_of(name, options.data, options.work)
         for full_reference in (True, False):
             metrics = {key: mdiqa_metric.create(key) for key in runnable(full_reference)}
             if metrics and (dataset.full_reference or not full_reference):
@@ -76,19 +76,19 @@ def main() -> None:
                 title = f"{name}, {kind}"
                 store = options.work / "scores" / title
                 found[title] = evaluate(
-                    metrics, dataset, store=store, device=options.device, progress=_told(title), compare=True
+                    metrics, dataset, store=store, device=options.device, progress=report_progress(title), compare=True
                 )
     if int(os.environ.get("RANK", 0)):
         return
     for results in found.values():
-        results.pop("images")  # pictures' own scores are in the work folder
-        results["dataset"] = {key: results["dataset"][key] for key in ("pictures", "split", "sha256")}
+        results.pop("images")  # images' own scores are in the work folder
+        results["dataset"] = {key: results["dataset"][key] for key in ("images", "split", "sha256")}
     content = {"environment": facts, "sets": found}
     (options.out / "accuracy.json").write_text(json.dumps(content, indent=1) + "\n")
     (options.out / "accuracy.md").write_text(report(facts, found))
 
 
-def _told(name: str) -> Any:
+def report_progress(name: str) -> Any:
     def told(done: int, total: int) -> None:
         if done % 50 == 0 or done == total:
             print(f"{name}: {done} of {total}", flush=True)
@@ -97,10 +97,10 @@ def _told(name: str) -> Any:
 
 
 def report(facts: dict[str, Any], found: dict[str, Any]) -> str:
-    lines = heading("Agreement with people", facts, "Metrics that need no download, on every picture at hand.")
+    lines = heading("Agreement with people", facts, "Metrics that need no download, on every image at hand.")
     lines += [
         "Scores are turned so that higher is better, so 1 is perfect and negative is worse than none. In brackets 95 %",
-        "intervals, by the percentile bootstrap over pictures, 1000 resamples. `mdiqa-metric evaluate` gives the same.",
+        "intervals, by the percentile bootstrap over images, 1000 resamples. `mdiqa-metric evaluate` gives the same.",
     ]
     for name, results in found.items():
         lines += [
@@ -117,7 +117,7 @@ def report(facts: dict[str, Any], found: dict[str, Any]) -> str:
             agreement = row["agreement"]
             cells = [_cell(agreement, key) for key in COLUMNS.values()]
             seen = f" ({words})" if (words := describe(agreement.get("seen", {}))) else ""
-            lines.append(f"| {metric} | {agreement['n']} of {agreement['pictures']}{seen} | {' | '.join(cells)} |")
+            lines.append(f"| {metric} | {agreement['n']} of {agreement['images']}{seen} | {' | '.join(cells)} |")
         kinds = next(iter(results["metrics"].values()))["groups"].get("distortion", {})
         if kinds:
             lines += ["", f"| SRCC of | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|"]

@@ -1,7 +1,7 @@
 """Our scores beside what the authors' own programs print: `python benchmarks/authors.py [FOLDER]`.
 
-FOLDER holds `distorted` and `reference` pictures of the same names and `scores.csv`, a row a program and a column a
-picture. Every metric that `create` makes without a download is compared with the row it belongs to; most rows have
+FOLDER holds `distorted` and `reference` images of the same names and `scores.csv`, a row a program and a column a
+image. Every metric that `create` makes without a download is compared with the row it belongs to; most rows have
 several conventions of ours, of which one is the authors'. Writes results/authors.md; exits with 1 where none matches.
 """
 
@@ -16,7 +16,7 @@ import torch
 from steps import RESULTS, ROOT, environment
 
 import mdiqa_metric
-from mdiqa_metric.weights import locate, manifest
+from mdiqa_metric.registry import locate, manifest
 
 # Digits beyond the sixth are a program's float noise, not what its authors vouch for.
 MOST_DECIMALS = 6
@@ -48,14 +48,14 @@ def main() -> int:
 
 
 def read_scores(path: Path) -> tuple[list[str], dict[str, list[str]]]:
-    """The pictures' names, and what each program prints for them, as printed."""
+    """The images' names, and what each program prints for them, as printed."""
     with path.open(newline="") as file:
         header, *rows = csv.reader(file)
     return header[1:], {name.replace("_", "-"): values for name, *values in rows}
 
 
 def find(folder: Path, name: str) -> Path:
-    """The picture of that name, whatever it has been re-encoded to."""
+    """The image of that name, whatever it has been re-encoded to."""
     return next(path for path in sorted(folder.iterdir()) if path.stem == Path(name).stem)
 
 
@@ -73,10 +73,10 @@ def absent_weights(metric: str) -> list[str]:
 
 @torch.no_grad()
 def score(name: str, pairs: list[list[Path]]) -> list[float]:
-    """Our scores, a picture at a time, for they may differ in size."""
+    """Our scores, an image at a time, for they may differ in size."""
     metric = mdiqa_metric.create(name)
-    pictures = ([mdiqa_metric.read_image(path) for path in pair] for pair in pairs)
-    return [metric(*(pair if metric.full_reference else pair[:1])).item() for pair in pictures]
+    images = ([mdiqa_metric.read_image(path) for path in pair] for pair in pairs)
+    return [metric(*(pair if metric.full_reference else pair[:1])).item() for pair in images]
 
 
 def decimals(printed: list[str]) -> int:

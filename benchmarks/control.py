@@ -4,7 +4,7 @@ The networks, degradations and training are those of examples/steer_restoration.
 with L1 alone, and copies of it learn on for the same steps on the same crops: with L1 alone, with MDIQA-lite at each
 weight of sharpness and of noisiness (the others 1), and, for comparison, with ST-LPIPS and with MDIQA-lite's overall
 score as a plain no-reference one. One more gets the knobs of examples/steer_at_test_time.py, learns on for longer, and
-is steered when it is used. All learn from DATA/kodak24, and are measured on pictures of DATA/bsds500. It writes
+is steered when it is used. All learn from DATA/kodak24, and are measured on images of DATA/bsds500. It writes
 results/control.md and .json: how weights and measures that ask no model go together, and what it costs.
 
 A run that was stopped goes on where it was: finished ones are lines in the work folder.
@@ -32,7 +32,7 @@ from torch import Tensor
 
 import mdiqa_metric
 from mdiqa_metric import DimensionMean, Loss, Metric, MultiDimensional
-from mdiqa_metric.io import list_images
+from mdiqa_metric.data.pairing import list_images
 
 sys.path.insert(0, str(ROOT / "examples"))
 import steer_at_test_time as knobs
@@ -97,8 +97,8 @@ def run(
     """Trains one network on and measures it."""
     network = pretrained(metric, learnt, protocol, folder / f"{seed}.safetensors", seed)
     device = next(metric.parameters()).device
-    references = [picture.to(device) for picture in kept]
-    low = [example.degraded(picture, Random(index), shots=2).to(device) for index, picture in enumerate(kept)]
+    references = [image.to(device) for image in kept]
+    low = [example.degraded(image, Random(index), shots=2).to(device) for index, image in enumerate(kept)]
 
     def measured(restore: Callable[[Tensor], Tensor]) -> dict[str, float]:
         return measure(metric, example.restored(restore, low), references)
@@ -136,9 +136,9 @@ def pretrained(
 def objective_of(
     name: str, metric: MultiDimensional, network: example.Restorer, learnt: Sequence[Tensor], weight: float
 ) -> tuple[example.Objective, float]:
-    """What a run minimises, and the weight of its judge.
+    """What a run minimizes, and the weight of its judge.
 
-    Other judges have other scales: theirs is the weight with which they pull at the restored pictures, at first, as
+    Other judges have other scales: theirs is the weight with which they pull at the restored images, at first, as
     strongly as MDIQA-lite's neutral mean does, by the norm of the gradient.
     """
     if name == "off":
@@ -146,7 +146,7 @@ def objective_of(
     if name in STEERED:
         factors = {} if name == "neutral" else STEERED[name]
         return example.steered(metric, weight, **factors), weight
-    metric.weigh(torch.ones(len(metric.dimension_names)))
+    metric.set_weights(torch.ones(len(metric.dimension_names)))
     device = next(metric.parameters()).device
     judge = mdiqa_metric.create("stlpips-alex").to(device) if name == "st-lpips" else metric
     matched = weight * pull(DimensionMean(metric), network, learnt) / pull(judge, network, learnt)
@@ -160,7 +160,7 @@ def objective_of(
 
 
 def pull(judge: Metric, network: example.Restorer, learnt: Sequence[Tensor]) -> float:
-    """The mean norm of a judge's gradient to restored pictures, over a few batches."""
+    """The mean norm of a judge's gradient to restored images, over a few batches."""
     loss, norms = Loss(judge), []
     device = next(network.parameters()).device
     for low, clean in example.batches(learnt, 8, seed=-1):
@@ -232,7 +232,7 @@ def report(facts: Row, protocol: Row, response: Sequence[Row], turned: Sequence[
     lines += [
         f"{protocol['seeds']} seeds, each with a network of its own ({protocol['parameters']} parameters), trained",
         f"{protocol['pre-training']} steps with L1 alone and {protocol['steps']} more for each row, from one start and",
-        f"on the same crops of {protocol['learnt']} Kodak pictures. Measured on {protocol['kept']} of BSDS500.",
+        f"on the same crops of {protocol['learnt']} Kodak images. Measured on {protocol['kept']} of BSDS500.",
         f"The weight of the quality beside L1 is {protocol['weight']:g}. Means and deviations over seeds.",
         "",
         "## Weight of a dimension and measures that ask no model",
@@ -245,7 +245,7 @@ def report(facts: Row, protocol: Row, response: Sequence[Row], turned: Sequence[
         "## One network, steered when it is used",
         "",
         f"The same of networks that take the weights as input and learnt {protocol['steps with knobs']} steps more, at",
-        "weights drawn anew for each picture.",
+        "weights drawn anew for each image.",
         "",
         *_response(turned),
     ]
@@ -310,7 +310,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200, help="of each run after that")
     parser.add_argument("--knob-steps", type=int, default=600, help="of the network with knobs")
     parser.add_argument("--weight", type=float, default=0.15, help="of the quality beside L1")
-    parser.add_argument("--pictures", type=int, default=12, help="to measure on")
+    parser.add_argument("--images", type=int, default=12, help="to measure on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=RESULTS)
     measure_control(mdiqa_metric.create("mdiqa-lite"), parser.parse_args())
@@ -322,10 +322,10 @@ def measure_control(metric: MultiDimensional, options: argparse.Namespace) -> No
     metric = metric.to(options.device)
     learnt = [mdiqa_metric.read_image(path)[0] for path in list_images([options.data / "kodak24"])]
     files = list_images([options.data / "bsds500"])
-    files = files[:: max(1, len(files) // options.pictures)][: options.pictures]  # from all over the set
+    files = files[:: max(1, len(files) // options.images)][: options.images]  # from all over the set
     kept = [mdiqa_metric.read_image(path)[0, :, :-1, :-1] for path in files]  # 481 x 321, made even
     protocol = {
-        "metric": metric.weigh(torch.ones(len(metric.dimension_names))).fingerprint(),
+        "metric": metric.set_weights(torch.ones(len(metric.dimension_names))).fingerprint(),
         "programs": [hashlib.sha256((ROOT / "examples" / name).read_bytes()).hexdigest() for name in PROGRAMS],
         "device": options.device,
         "seeds": options.seeds,

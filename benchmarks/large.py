@@ -1,7 +1,7 @@
-"""What MDIQA scores of a 4K picture whole, resized and by tiles: `python benchmarks/large.py DATA [--official FOLDER]`.
+"""What MDIQA scores of a 4K image whole, resized and by tiles: `python benchmarks/large.py DATA [--official FOLDER]`.
 
 DATA is a folder of photographs, which are brought to 3840 x 2160 by bicubic interpolation. Without the authors' files
-the parameters are the golden file's stand-ins: how far a resize moves their scores says how much of the picture such a
+the parameters are the golden file's stand-ins: how far a resize moves their scores says how much of the image such a
 network sees, and nothing of how people would judge.
 """
 
@@ -18,14 +18,14 @@ import torch.nn.functional as F
 from steps import RESULTS, ROOT, environment, heading
 from torch import Tensor
 
-from mdiqa_metric import MDIQA, read_image
+from mdiqa_metric import MDIQA, create, read_image
 
 sys.path.insert(0, str(ROOT))
 SIZE = (2160, 3840)
 
 
 def resized(metric: MDIQA, image: Tensor, shorter: int) -> Tensor:
-    """The score of the picture with its shorter side brought to so many pixels, antialiased."""
+    """The score of the image with its shorter side brought to so many pixels, antialiased."""
     size = [shorter * side // min(image.shape[-2:]) for side in image.shape[-2:]]
     return metric(F.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1))
 
@@ -61,7 +61,7 @@ def main() -> None:
     options = parser.parse_args()
     facts = environment(torch.device(options.device))
     if options.official:
-        metric = MDIQA.from_official(options.official)
+        metric = create("mdiqa", weights=options.official)
     else:
         from tests.rows import metric_of, row_of
 
@@ -73,7 +73,7 @@ def main() -> None:
         if image.shape[-1] < image.shape[-2]:
             image = image.mT
         image = F.interpolate(image, SIZE, mode="bicubic", antialias=True).clamp(0, 1).to(options.device)
-        row = {"picture": path.name}
+        row = {"image": path.name}
         with torch.no_grad():
             started = time.perf_counter()
             row["whole"] = metric(image).item()
@@ -87,16 +87,16 @@ def main() -> None:
     stem = options.out / f"large-{torch.device(options.device).type}"
     stem.with_suffix(".json").write_text(json.dumps({"environment": facts, "rows": rows}, indent=1) + "\n")
     parameters = "the authors' files" if options.official else "stand-ins of the golden file, untrained"
-    lines = heading("MDIQA on 4K pictures", facts, f"Parameters: {parameters}.")
+    lines = heading("MDIQA on 4K images", facts, f"Parameters: {parameters}.")
     lines += [
-        "Photographs brought to 3840 x 2160; score, and in brackets how many times faster than the whole picture.",
+        "Photographs brought to 3840 x 2160; score, and in brackets how many times faster than the whole image.",
         "",
-        f"| picture | whole | {' | '.join(WAYS)} |",
+        f"| image | whole | {' | '.join(WAYS)} |",
         "|---" * (len(WAYS) + 2) + "|",
     ]
     for row in rows:
         cells = [f"{row[name]:.4f} ({row[f'{name}, time of the whole over it']:.1f})" for name in WAYS]
-        lines.append(f"| {row['picture']} | {row['whole']:.4f} | {' | '.join(cells)} |")
+        lines.append(f"| {row['image']} | {row['whole']:.4f} | {' | '.join(cells)} |")
     stem.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 

@@ -1,8 +1,8 @@
-"""MDIQA-lite on pictures it never saw, how fast it is, and what its gradient makes: `python benchmarks/lite.py DATA`.
+"""MDIQA-lite on images it never saw, how fast it is, and what its gradient makes: `python benchmarks/lite.py DATA`.
 
 DATA is a folder with bsds500/, of which nothing was trained on. Three parts: a loss step beside MDIQA's and LPIPS-VGG's
 in one process; ladders and cross-talk, as its card has them of kept-out scenes; and the adversary: noisy and blurred
-pictures are optimised against each form, 200 steps, and set beside the clean ones. It writes results/lite.md and .json.
+images are optimized against each form, 200 steps, and set beside the clean ones. It writes results/lite.md and .json.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any
 
 import torch
 from mdiqa import MDIQA, ours, race, ratio
-from steps import RESULTS, environment, heading, pictures
+from steps import RESULTS, environment, heading, images
 from torch import Tensor
 
 import mdiqa_metric
 from mdiqa_metric import DimensionMean, Loss, MDIQALite, read_image
-from mdiqa_metric.io import list_images
-from mdiqa_metric.train.changes import defocus, display_noise, photon_noise
+from mdiqa_metric.data.pairing import list_images
+from mdiqa_metric.train.distortions import defocus, display_noise, photon_noise
 from mdiqa_metric.train.mdiqa_lite import ladders, middle
 
 SPOILED = {
-    "display noise": lambda picture: display_noise(picture, 0.6, Random(0)),
-    "sensor noise": lambda picture: photon_noise(picture, 0.6, Random(0)),
-    "defocus": lambda picture: defocus(picture, 0.5, Random(0)),
+    "display noise": lambda image: display_noise(image, 0.6, Random(0)),
+    "sensor noise": lambda image: photon_noise(image, 0.6, Random(0)),
+    "defocus": lambda image: defocus(image, 0.5, Random(0)),
 }
 
 
@@ -53,8 +53,8 @@ class LossStep:
 
 
 def speed(lite: MDIQALite, rounds: int, device: torch.device) -> dict[str, Any]:
-    """Times of others over ours, and pictures a second."""
-    image, reference = pictures(1, 256, device)
+    """Times of others over ours, and images a second."""
+    image, reference = images(1, 256, device)
     mdiqa: MDIQA = ours().to(device)
     lpips = mdiqa_metric.create("lpips-vgg", weights=None).to(device)
     runs = {
@@ -66,40 +66,40 @@ def speed(lite: MDIQALite, rounds: int, device: torch.device) -> dict[str, Any]:
     seconds = race(runs, rounds, device)
     forms = ("overall", "mean of dimensions")
     found = {f"{name} over {form}": ratio(seconds[name], seconds[form]) for form in forms for name in OTHERS}
-    large = race({"lite": LossStep(lite, pictures(1, 512, device)[0], None, False)}, rounds, device)
-    return {**found, "pictures of 512 px a second": 1 / sorted(large["lite"])[rounds // 2]}
+    large = race({"lite": LossStep(lite, images(1, 512, device)[0], None, False)}, rounds, device)
+    return {**found, "images of 512 px a second": 1 / sorted(large["lite"])[rounds // 2]}
 
 
 def adversary(lite: MDIQALite, clean: list[Tensor], steps: int) -> dict[str, Any]:
-    """Means over pictures as pixels climb the score: score and PSNR to the clean picture, before, best and after."""
+    """Means over images as pixels climb the score: score and PSNR to the clean image, before, best and after."""
     psnr = mdiqa_metric.create("psnr").to(clean[0].device)
     found = {}
     for kind, spoil in SPOILED.items():
         for name in ("mean of dimensions", "noisiness", "sharpness", "overall"):
             asked = [float(each == name) for each in lite.dimension_names]
-            form = (lite if name == "overall" else DimensionMean(lite)).weigh(
+            form = (lite if name == "overall" else DimensionMean(lite)).set_weights(
                 asked if any(asked) else [1.0] * len(asked)
             )
             scores, fidelity = [], []
-            for picture in clean:
-                loss, image = Loss(form), spoil(picture)[None].requires_grad_()
+            for photo in clean:
+                loss, image = Loss(form), spoil(photo)[None].requires_grad_()
                 optimizer = torch.optim.Adam([image], lr=1 / 255)
-                line = [form(image).item()], [psnr(image, picture[None]).item()]
+                line = [form(image).item()], [psnr(image, photo[None]).item()]
                 for _ in range(steps):
                     optimizer.zero_grad()
                     loss(image).backward()
                     optimizer.step()
                     with torch.no_grad():
                         image.clamp_(0, 1)
-                        line[1].append(psnr(image, picture[None]).item())
-                scores.append([*line[0], form(image).item(), form(picture[None]).item()])
+                        line[1].append(psnr(image, photo[None]).item())
+                scores.append([*line[0], form(image).item(), form(photo[None]).item()])
                 fidelity.append(line[1])
             way = torch.tensor(fidelity).mean(0)
-            row = dict(zip(("score before", "after", "of the clean picture"), _means(scores), strict=True))
+            row = dict(zip(("score before", "after", "of the clean image"), _means(scores), strict=True))
             row |= {"PSNR before": way[0].item(), "best on the way": way.max().item(), "at step": way.argmax().item()}
             found[f"{kind}, {name}"] = row | {"PSNR after": way[-1].item()}
             print(kind, name, found[f"{kind}, {name}"], flush=True)
-    lite.weigh([1.0] * len(lite.dimension_names))
+    lite.set_weights([1.0] * len(lite.dimension_names))
     return found
 
 
@@ -109,12 +109,12 @@ def _means(rows: list[list[float]]) -> list[float]:
 
 def report(facts: dict[str, Any], found: dict[str, Any]) -> str:
     """The tables, in Markdown."""
-    lines = heading("MDIQA-lite", facts, "Pictures of BSDS500, cropped to 288 px, none of which was trained on.")
+    lines = heading("MDIQA-lite", facts, "Images of BSDS500, cropped to 288 px, none of which was trained on.")
     lines += ["## Speed", "", "A loss step at 256 px, batch 1: time of the other over that of ours.", ""]
     for name, row in found["speed"].items():
         if isinstance(row, dict):
             lines.append(f"* {name}: {row['median']:.2f} [{row['low']:.2f}, {row['high']:.2f}]")
-    lines += [f"* scores {found['speed']['pictures of 512 px a second']:.0f} pictures of 512 px a second here", ""]
+    lines += [f"* scores {found['speed']['images of 512 px a second']:.0f} images of 512 px a second here", ""]
     names = list(found["ladders"])
     lines += ["## Ladders and cross-talk", "", "See the card for what they are.", ""]
     lines += [f"| changed | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
@@ -130,7 +130,7 @@ def report(facts: dict[str, Any], found: dict[str, Any]) -> str:
         "",
     ]
     keys = next(iter(found["adversary"].values()))
-    lines += [f"| picture, form | {' | '.join(keys)} |", "|---" * (len(keys) + 1) + "|"]
+    lines += [f"| image, form | {' | '.join(keys)} |", "|---" * (len(keys) + 1) + "|"]
     for name, row in found["adversary"].items():
         lines.append(f"| {name} | {' | '.join(f'{value:.3g}' for value in row.values())} |")
     return "\n".join(lines) + "\n"
@@ -140,8 +140,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--count", type=int, default=10, help="pictures of the ladders")
-    parser.add_argument("--attacked", type=int, default=4, help="pictures of the adversary")
+    parser.add_argument("--count", type=int, default=10, help="images of the ladders")
+    parser.add_argument("--attacked", type=int, default=4, help="images of the adversary")
     parser.add_argument("--steps", type=int, default=200, help="of the adversary")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -155,7 +155,7 @@ def main() -> None:
     clean = [middle(read_image(path)[0], 288) for path in files]
     found["ladders"], found["cross-talk"] = ladders(lite.cpu(), clean)
     print(found["ladders"], flush=True)
-    smaller = [middle(picture, 160).to(device) for picture in clean[: options.attacked]]
+    smaller = [middle(image, 160).to(device) for image in clean[: options.attacked]]
     found["steps"] = options.steps
     found["adversary"] = adversary(lite.to(device), smaller, options.steps)
     (options.out / "lite.json").write_text(json.dumps({"environment": facts, **found}, indent=1) + "\n")

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from memory import GLIBC, MIB, allocated, highest, lower_the_mark
-from steps import MODES, RESULTS, ROOT, Mode, environment, heading, pictures
+from steps import MODES, RESULTS, ROOT, Mode, environment, heading, images
 from torch import Tensor, nn
 
 import mdiqa_metric
@@ -73,13 +73,13 @@ def contender(name: str, model: MDIQA | None = None) -> nn.Module:
 
 
 class Step:
-    """One run: the score of pictures, with or without its gradient to the image."""
+    """One run: the score of images, with or without its gradient to the image."""
 
     def __init__(
         self, name: str, module: nn.Module, size: int, batch: int, mode: Mode, backward: bool, device: torch.device
     ) -> None:
-        image, self.reference = pictures(batch, size, device)
-        if mode.channels_last:  # our trunks hold their weights so already
+        image, self.reference = images(batch, size, device)
+        if mode.channels_last:  # our backbones hold their weights so already
             image = image.contiguous(memory_format=torch.channels_last)
             module = module if name != "plain" else copy.deepcopy(module).to(memory_format=torch.channels_last)
         if mode.compiled:
@@ -90,7 +90,7 @@ class Step:
         self.inputs: tuple[Any, ...] = (self.image, self.reference) if name.startswith("distance") else (self.image,)
 
     def encode(self) -> None:
-        """Sends the reference through the trunks beforehand, where the name says so."""
+        """Sends the reference through the backbones beforehand, where the name says so."""
         if "encoded" in self.name:
             self.inputs = (self.image, self.module.encode(self.reference))
 
@@ -98,7 +98,7 @@ class Step:
         self.image.grad = None
         model = getattr(self.module, "model", self.module)
         if isinstance(model, MDIQA):
-            model.weigh(**(TWO if "of two" in self.name else dict.fromkeys(TWO, 1.0)))
+            model.set_weights(**(TWO if "of two" in self.name else dict.fromkeys(TWO, 1.0)))
         kind = self.image.device.type
         with torch.set_grad_enabled(self.backward), torch.autocast(kind, torch.bfloat16, enabled=self.mode.bf16):
             scores = self.call(*self.inputs)
@@ -140,8 +140,8 @@ def agree(one: nn.Module, other: nn.Module, device: torch.device) -> None:
 
     cases = [case for case in content("mdiqa")["cases"] if not case["options"]]
     for case in cases:
-        picture = golden.picture(*(case["picture"][key] for key in ("seed", "height", "width")))
-        image = torch.from_numpy(picture)[None].to(device).requires_grad_()
+        photo = golden.photo(*(case["image"][key] for key in ("seed", "height", "width")))
+        image = torch.from_numpy(photo)[None].to(device).requires_grad_()
         found = []
         for module in (one, other):
             score = module(image)
@@ -202,7 +202,7 @@ def peaks(cases: tuple[tuple[int, int], ...], device: torch.device, threads: int
 def peaks_of(
     name: str, mode: Mode, cases: tuple[tuple[int, int], ...], device: torch.device, threads: int
 ) -> dict[tuple[int, int], int]:
-    """In the child: bytes above the loaded network and the pictures by case."""
+    """In the child: bytes above the loaded network and the images by case."""
     torch.set_num_threads(threads)
     module = contender(name).to(device)
     parameters.cache_clear()

@@ -1,7 +1,7 @@
 """Peak memory of a loss step, forward and backward to the image, beside the PyPI peers: `python benchmarks/memory.py`.
 
 What is measured, on a CPU: the resident memory that a step adds, at its highest, to a process that already holds the
-imports, the network and the pictures, and has run one small step (threads, code made at run time). Each contender has a
+imports, the network and the images, and has run one small step (threads, code made at run time). Each contender has a
 fresh process, forked from one that has only imported. The kernel keeps the highest resident size (VmHWM), and its mark
 is lowered before the step (/proc/self/clear_refs), so every byte that is touched counts, oneDNN's scratch memory too,
 which a count of tensors would miss. glibc blurs that: its threshold for memory that goes straight back to the system
@@ -31,7 +31,7 @@ os.environ.update(GLIBC)  # read by the fork server, which starts as a new progr
 
 import torch  # noqa: E402
 from peers import COMPARISONS, Comparison  # noqa: E402
-from steps import MODES, RESULTS, SAME_WEIGHTS, Mode, Step, environment, heading, pictures  # noqa: E402
+from steps import MODES, RESULTS, SAME_WEIGHTS, Mode, Step, environment, heading, images  # noqa: E402
 
 import mdiqa_metric  # noqa: E402
 
@@ -110,7 +110,7 @@ def peak_of(
     try:
         loss = comparison.ours() if who in (OURS, ENCODED) else comparison.peer(who)
         gc.collect()
-        Step(loss, *pictures(1, WARM_SIZE, device), mode)()
+        Step(loss, *images(1, WARM_SIZE, device), mode)()
         return {(size, batch): one_peak(loss, size, batch, mode, who == ENCODED, device) for size, batch in sizes}
     except Exception as error:
         reason = str(error).strip().splitlines()
@@ -120,7 +120,7 @@ def peak_of(
 def one_peak(
     loss: torch.nn.Module, size: int, batch: int, mode: Mode, encoded: bool, device: torch.device
 ) -> tuple[int, float]:
-    image, reference = pictures(batch, size, device)
+    image, reference = images(batch, size, device)
     step = Step(loss, image, reference, mode)
     if device.type == "cuda":  # the compiler's trials are no part of a step
         step()
@@ -195,7 +195,7 @@ def brief(rows: list[dict[str, Any]], comparison: Comparison, mode: Mode) -> str
 def report(facts: dict[str, Any], rows: list[dict[str, Any]], refused: list[str]) -> str:
     lines = heading("Peak memory of a loss step beside the PyPI peers", facts, SAME_WEIGHTS)
     lines += [
-        "What forward and backward to the image add, at their highest, to the loaded network and pictures: a peer's",
+        "What forward and backward to the image add, at their highest, to the loaded network and images: a peer's",
         "over ours, above 1 we need less. `benchmarks/memory.py` says how it is measured. *Plain over encoded* is our",
         "plain step over ours with a reference encoded beforehand, whose features count as part of it.",
     ]

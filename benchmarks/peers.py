@@ -1,6 +1,6 @@
 """Our metrics and the PyPI peers' as losses of the same function: what speed.py and memory.py measure.
 
-No pretrained trunk is fetched. Both sides get one set of random trunk weights through the loaders that they call
+No pretrained backbone is fetched. Both sides get one set of random backbone weights through the loaders that they call
 anyway (`stand_in_weights`), and the published heads (LPIPS's linear layers, DISTS's alpha and beta, all of ST-LPIPS)
 out of the peers' wheels. Time and memory of a convolution do not depend on the values; agreement is checked on them.
 """
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import mdiqa_metric
 from mdiqa_metric import Loss
-from mdiqa_metric.weights import canonical, manifest, metric_class
+from mdiqa_metric.registry import canonical, manifest, metric_class
 
 TRUNKS = {
     "alexnet": "alexnet-owt-7be5be79.pth",
@@ -39,7 +39,7 @@ TRUNKS = {
 
 
 @functools.cache
-def trunk(name: str) -> dict[str, Tensor]:
+def backbone(name: str) -> dict[str, Tensor]:
     """A torchvision state dict of random features, of He's scale so that every depth lives; the classifier is zero."""
     import torchvision
 
@@ -61,14 +61,14 @@ def _cache() -> tempfile.TemporaryDirectory[str]:
 
 @contextlib.contextmanager
 def stand_in_weights() -> Iterator[None]:
-    """Answers the downloads that peers ask for with `trunk` and with the heads out of their wheels, or fails."""
+    """Answers the downloads that peers ask for with `backbone` and with the heads out of their wheels, or fails."""
     import torchvision.models._api as torchvision_api
 
     def state_of(url: str, *_: Any, **__: Any) -> Any:
         filename = url.rpartition("/")[2]
         for name, published in TRUNKS.items():
             if filename == published:
-                return trunk(name)
+                return backbone(name)
         return torch.load(_head_file(url), map_location="cpu") if filename != "lpips_weights.pt" else _piq_heads()
 
     def copy_of(url: str, destination: str, *_: Any, **__: Any) -> None:
@@ -232,7 +232,7 @@ class Rival:
         build: makes it; run under `stand_in_weights`.
         tolerance: how far its loss may lie from ours, relatively, before the two count as different functions.
         cosine: the least cosine between its gradient and ours.
-        sizes: the picture sizes at which it computes the same function, None for all.
+        sizes: the image sizes at which it computes the same function, None for all.
         slow: whether it takes more than ten times our time on a CPU, which then leaves its batches of 8 out.
         note: where the two differ by design, in words.
     """
@@ -260,8 +260,8 @@ class Comparison:
 
     name: str
     rivals: dict[str, Rival]
-    trunk: str | None = None  # the torchvision network whose random weights both sides get
-    encodes: bool = False  # whether our side has a trunk whose pass over the reference `encode` saves
+    backbone: str | None = None  # the torchvision network whose random weights both sides get
+    encodes: bool = False  # whether our side has a backbone whose pass over the reference `encode` saves
     heavy: bool = False  # tens of GFLOP at 256 px
     options: dict[str, Any] = field(default_factory=dict)
     note: str = ""
@@ -289,7 +289,7 @@ class Comparison:
 
     def ours(self) -> Loss:
         """Our side."""
-        weights: Any = {"trunk": trunk(self.trunk)} if self.trunk else "pretrained"
+        weights: Any = {"backbone": backbone(self.backbone)} if self.backbone else "pretrained"
         return Loss(mdiqa_metric.create(self.name, weights=weights, **self.options))
 
     def peer(self, name: str) -> Peer:
@@ -298,7 +298,7 @@ class Comparison:
             return Peer(self.rivals[name].build(), metric_class(manifest()["metrics"][canonical(self.name)]["class"]))
 
 
-_ROUNDS = "rounds luma or colours to 1/255 first and works in float64"
+_ROUNDS = "rounds luma or colors to 1/255 first and works in float64"
 _REFLECTS = "pads by reflection, so its border differs"
 
 
@@ -309,7 +309,7 @@ def _lpips_comparison(net: str, network: str, **more: Rival) -> Comparison:
         "torchmetrics": Rival(lambda: _torchmetrics_lpips(net)),
         "pyiqa": Rival(lambda: _pyiqa("lpips", net=net)),
     }
-    return Comparison(f"lpips-{net}", rivals | more, trunk=network, encodes=True, heavy=net == "vgg")
+    return Comparison(f"lpips-{net}", rivals | more, backbone=network, encodes=True, heavy=net == "vgg")
 
 
 COMPARISONS = (
@@ -321,7 +321,7 @@ COMPARISONS = (
             "torchmetrics": Rival(lambda: _torchmetrics("peak_signal_noise_ratio", data_range=1.0, dim=(1, 2, 3))),
             "pyiqa": Rival(lambda: _pyiqa("psnr")),
         },
-        note="RGB, a picture at a time",
+        note="RGB, an image at a time",
     ),
     Comparison(
         "ssim-rgb",
@@ -386,11 +386,11 @@ COMPARISONS = (
         "dists",
         {
             "DISTS-pytorch": Rival(_dists),
-            "piq": Rival(lambda: _piq_network("DISTS"), sizes=(256,), note="resizes larger pictures to 256"),
+            "piq": Rival(lambda: _piq_network("DISTS"), sizes=(256,), note="resizes larger images to 256"),
             "torchmetrics": Rival(_torchmetrics_dists),
             "pyiqa": Rival(lambda: _pyiqa("dists")),
         },
-        trunk="vgg16",
+        backbone="vgg16",
         encodes=True,
         heavy=True,
         note="no resize; DISTS-pytorch with require_grad=True, without which most of its gradient is lost",

@@ -1,7 +1,7 @@
 """MDIQA as a good programmer would first write it: what benchmarks/mdiqa.py measures ours against.
 
-One module after the other, as the authors' program is built: live batch normalisation, nine heads in a loop, each of
-PyTorch's own attention and layer normalisation, autograd as it comes. It takes the published key layout and scores what
+One module after the other, as the authors' program is built: live batch normalization, nine heads in a loop, each of
+PyTorch's own attention and layer normalization, autograd as it comes. It takes the published key layout and scores what
 ours does with the same parameters. Frozen, in eval mode, and CLIP without gradient, as the authors have it.
 """
 
@@ -21,13 +21,13 @@ CHANNELS = (64, 256, 512, 1024, 2048)
 MOBILE_CHANNELS = (16, 24, 40, 112, 960)
 
 
-def normalized(image: Tensor, constants: tuple[tuple[float, ...], tuple[float, ...]]) -> Tensor:
+def layer_norm(image: Tensor, constants: tuple[tuple[float, ...], tuple[float, ...]]) -> Tensor:
     mean, std = (image.new_tensor(values)[:, None, None] for values in constants)
     return (image - mean) / std
 
 
 class Encoder(nn.Module):
-    """Self-attention and a perceptron, normalised first."""
+    """Self-attention and a perceptron, normalized first."""
 
     def __init__(self, width: int = 256, parts: int = 4) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class Backbone(nn.Module):
         self.dim_reduce = nn.ModuleList(nn.Sequential(nn.Conv2d(count, 256, 1), nn.GELU()) for count in CHANNELS)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        maps = self.semantic_model(normalized(image, IMAGENET))
+        maps = self.semantic_model(layer_norm(image, IMAGENET))
         size = maps[-1].shape[-2:]
         levels = zip(maps, self.weight_pool, self.dim_reduce, strict=True)
         return [reduce(F.adaptive_avg_pool2d(pool(x), size)) for x, pool, reduce in levels]
@@ -176,7 +176,7 @@ class Branch(nn.Module):
         self.score_linear = nn.Sequential(nn.LayerNorm(1280), nn.Linear(1280, 1280), nn.GELU(), nn.Linear(1280, heads))
 
     def forward(self, image: Tensor) -> Tensor:
-        maps = self.semantic_model(normalized(image, IMAGENET))
+        maps = self.semantic_model(layer_norm(image, IMAGENET))
         size = maps[-2].shape[-2:]
         levels = zip(maps, self.dim_reduce, strict=True)
         tokens = torch.cat([F.adaptive_avg_pool2d(reduce(x), size) for x, reduce in levels], 1).flatten(2).mT
@@ -197,7 +197,7 @@ class Fusion(nn.Module):
         image = F.interpolate(image, sides, mode="bicubic", antialias=True)
         top, left = (round((side - 224) / 2) for side in sides)
         visual = self.semantic_model["visual"]
-        x = visual.stem(normalized(image[..., top : top + 224, left : left + 224], CLIP))
+        x = visual.stem(layer_norm(image[..., top : top + 224, left : left + 224], CLIP))
         x = visual.layer4(visual.layer3(visual.layer2(visual.layer1(x)))).flatten(2).permute(2, 0, 1)
         pool = visual.attnpool
         x = torch.cat([x.mean(0, keepdim=True), x]) + pool.positional_embedding[:, None]
@@ -217,7 +217,7 @@ class Fusion(nn.Module):
 
 
 class PlainMDIQA(nn.Module):
-    """The overall scores (N,) of pictures (N, 3, H, W) in [0, 1].
+    """The overall scores (N,) of images (N, 3, H, W) in [0, 1].
 
     Args:
         parts: the published state dicts "technical", "aesthetic" and "fusion".

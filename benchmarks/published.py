@@ -1,8 +1,8 @@
 """Bicubic rows that super-resolution papers print, made again from pixels: `python benchmarks/published.py DATA`.
 
-DATA holds `set5` and `set14`, lossless. Each picture is cropped to a multiple of the scale, downscaled and upscaled as
+DATA holds `set5` and `set14`, lossless. Each image is cropped to a multiple of the scale, downscaled and upscaled as
 MATLAB's `imresize(..., "bicubic")` does, and scored by psnr-y-studio and ssim-y-studio with border = scale, in the
-orders of resizing, rounding and converting that scripts have, and with grey pictures by either convention. Writes
+orders of resizing, rounding and converting that scripts have, and with gray images by either convention. Writes
 results/published.md and .json; exits with 1 where SRCNN's rows don't come out to every digit.
 """
 
@@ -41,7 +41,7 @@ PUBLISHED = {
     "Set14 x3": (("27.54", ".7736"), ("27.55", ".7742")),
     "Set14 x4": (("26.00", ".7019"), ("26.00", ".7027")),
 }
-# The one file of Set14 with one channel, in its original form (github.com/yulunzhang/RCAN/issues/96). `man` is grey in
+# The one file of Set14 with one channel, in its original form (github.com/yulunzhang/RCAN/issues/96). `man` is gray in
 # three channels. The files at hand cannot say so: WebP has three channels always.
 ONE_CHANNEL = {"bridge"}
 
@@ -51,19 +51,19 @@ class Pipeline(NamedTuple):
 
     words: str
     resize_y: bool  # the Y channel, and not RGB
-    round_small: bool  # the downscaled picture to 8 bits
+    round_small: bool  # the downscaled image to 8 bits
     round_y: bool  # Y to 8 bits, as rgb2ycbcr of uint8 does
 
 
 PIPELINES = {
     "Y": Pipeline("Y of 8 bits, resized in floating point, rounded at the end", True, False, True),
-    "Y, 8 bits": Pipeline("the same, the small picture rounded too", True, True, True),
+    "Y, 8 bits": Pipeline("the same, the small image rounded too", True, True, True),
     "RGB": Pipeline("RGB, rounded after each resize; Y unrounded, as our metric takes it", False, True, False),
     "RGB, Y of 8 bits": Pipeline("the same, Y rounded", False, True, True),
 }
 CONVENTIONS = {
     "by channels": "a file of one channel as it is, others by luma",
-    "`gray_as_is=true`": "any grey picture as it is",
+    "`gray_as_is=true`": "any gray image as it is",
     "`gray_as_is=false`": "luma always",
 }
 
@@ -100,9 +100,9 @@ def cubic(x: Array) -> Array:
 def weights(length: int, resized: int, scale: float) -> Array:
     """The matrix (resized, length) that resizes one axis: stretched by 1 / scale where it shrinks, mirrored at ends."""
     stretch = max(1 / scale, 1)
-    centres = (np.arange(resized) + 0.5) / scale - 0.5
-    taps = np.floor(centres - 2 * stretch).astype(int)[:, None] + np.arange(int(np.ceil(4 * stretch)) + 2)
-    values = cubic((centres[:, None] - taps) / stretch)
+    centers = (np.arange(resized) + 0.5) / scale - 0.5
+    taps = np.floor(centers - 2 * stretch).astype(int)[:, None] + np.arange(int(np.ceil(4 * stretch)) + 2)
+    values = cubic((centers[:, None] - taps) / stretch)
     values /= values.sum(1, keepdims=True)
     taps %= 2 * length
     matrix = np.zeros((resized, length))
@@ -110,38 +110,38 @@ def weights(length: int, resized: int, scale: float) -> Array:
     return matrix
 
 
-def resize(picture: Array, height: int, width: int) -> Array:
-    """`imresize(picture, scale, "bicubic")` of (H, W) or (H, W, 3), in floating point."""
-    rows = weights(picture.shape[0], height, height / picture.shape[0])
-    columns = weights(picture.shape[1], width, width / picture.shape[1])
-    return np.einsum("ih,hw...,jw->ij...", rows, picture, columns, optimize=True)
+def resize(image: Array, height: int, width: int) -> Array:
+    """`imresize(image, scale, "bicubic")` of (H, W) or (H, W, 3), in floating point."""
+    rows = weights(image.shape[0], height, height / image.shape[0])
+    columns = weights(image.shape[1], width, width / image.shape[1])
+    return np.einsum("ih,hw...,jw->ij...", rows, image, columns, optimize=True)
 
 
-def round_8bit(picture: Array) -> Array:
+def round_8bit(image: Array) -> Array:
     """As MATLAB's uint8: clipped, halves up."""
-    return np.floor(picture.clip(0, 255) + 0.5)
+    return np.floor(image.clip(0, 255) + 0.5)
 
 
 # Scoring -------------------------------------------------------------------------------------------------------------
 
 
 def score_set(folder: Path, scale: int, pipeline: Pipeline) -> dict[str, dict[str, Scores]]:
-    """Of each picture the scores by luma, and of a grey one those of its channel as it is too."""
+    """Of each image the scores by luma, and of a gray one those of its channel as it is too."""
     scores = {}
     for path in sorted(folder.iterdir()):
         with Image.open(path) as file:
-            picture = np.asarray(file.convert("RGB")).astype(np.float64)
-        height, width = (side - side % scale for side in picture.shape[:2])
-        picture = picture[:height, :width]
-        scores[path.stem] = {"luma": score(picture, scale, pipeline, as_is=False)}
-        if is_gray(picture):
-            scores[path.stem]["as is"] = score(picture, scale, pipeline, as_is=True)
+            image = np.asarray(file.convert("RGB")).astype(np.float64)
+        height, width = (side - side % scale for side in image.shape[:2])
+        image = image[:height, :width]
+        scores[path.stem] = {"luma": score(image, scale, pipeline, as_is=False)}
+        if is_gray(image):
+            scores[path.stem]["as is"] = score(image, scale, pipeline, as_is=True)
     return scores
 
 
-def score(picture: Array, scale: int, pipeline: Pipeline, as_is: bool) -> Scores:
-    """PSNR and SSIM of a picture that was downscaled and upscaled, beside itself."""
-    reference = luma_8bit(picture, as_is) if pipeline.resize_y else picture
+def score(photo: Array, scale: int, pipeline: Pipeline, as_is: bool) -> Scores:
+    """PSNR and SSIM of an image that was downscaled and upscaled, beside itself."""
+    reference = luma_8bit(photo, as_is) if pipeline.resize_y else photo
     height, width = reference.shape[:2]
     small = resize(reference, height // scale, width // scale)
     image = round_8bit(resize(round_8bit(small) if pipeline.round_small else small, height, width))
@@ -160,18 +160,18 @@ def metrics(scale: int, as_is: bool) -> tuple[mdiqa_metric.Metric, mdiqa_metric.
     return mdiqa_metric.create(f"psnr-y-studio:{options}"), mdiqa_metric.create(f"ssim-y-studio:{options}")
 
 
-def luma_8bit(picture: Array, as_is: bool) -> Array:
-    """`rgb2ycbcr` of uint8, its first channel; of a grey picture the one channel, where that is asked for."""
-    return picture[..., 0] if as_is and is_gray(picture) else round_8bit(16 + picture @ np.array(STUDIO) / 255)
+def luma_8bit(image: Array, as_is: bool) -> Array:
+    """`rgb2ycbcr` of uint8, its first channel; of a gray image the one channel, where that is asked for."""
+    return image[..., 0] if as_is and is_gray(image) else round_8bit(16 + image @ np.array(STUDIO) / 255)
 
 
-def is_gray(picture: Array) -> bool:
-    return bool((picture == picture[..., :1]).all())
+def is_gray(image: Array) -> bool:
+    return bool((image == image[..., :1]).all())
 
 
-def to_tensor(picture: Array) -> torch.Tensor:
+def to_tensor(image: Array) -> torch.Tensor:
     """(1, 3, H, W) in [0, 1], as `read_image` gives it."""
-    channels = np.broadcast_to(picture[..., None] if picture.ndim == 2 else picture, (*picture.shape[:2], 3))
+    channels = np.broadcast_to(image[..., None] if image.ndim == 2 else image, (*image.shape[:2], 3))
     return torch.from_numpy(channels.astype(np.float32) / 255).permute(2, 0, 1)[None]
 
 
@@ -179,7 +179,7 @@ def to_tensor(picture: Array) -> torch.Tensor:
 
 
 def mean(scores: dict[str, dict[str, Scores]], convention: str) -> Scores:
-    """Over the pictures of a set, with grey ones by that convention."""
+    """Over the images of a set, with gray ones by that convention."""
     as_is = {
         "by channels": ONE_CHANNEL,
         "`gray_as_is=true`": {name for name, ways in scores.items() if "as is" in ways},
@@ -194,9 +194,9 @@ def report(facts: dict[str, Any], found: dict[str, dict[str, Any]]) -> tuple[lis
     sides = "PSNR in dB and SSIM, means over a set, by `psnr-y-studio` and `ssim-y-studio` with border = scale."
     lines, missed = heading("Published bicubic rows", facts, sides), []
     lines += [
-        *("## Which grey pictures", ""),
-        "In the order “Y” below. Set5 has no grey picture. Set14 has `bridge`, a file of one channel, and `man`,",
-        "grey in three, which `gray_as_is=true` takes as it is too.",
+        *("## Which gray images", ""),
+        "In the order “Y” below. Set5 has no gray image. Set14 has `bridge`, a file of one channel, and `man`,",
+        "gray in three, which `gray_as_is=true` takes as it is too.",
         *("", *(f"* {name}: {words}." for name, words in CONVENTIONS.items()), *(f"* {line}" for line in SOURCES), ""),
         f"| | {' | '.join(f'{paper} prints' for paper in PAPERS)} | {' | '.join(CONVENTIONS)} | by channels gives |",
         f"|---{'|---:' * len(PAPERS)}{'|---:' * len(CONVENTIONS)}|---|",
@@ -210,7 +210,7 @@ def report(facts: dict[str, Any], found: dict[str, dict[str, Any]]) -> tuple[lis
         cells = [*(" / ".join(row) for row in rows), *(cell(mean(scores, kind)) for kind in CONVENTIONS)]
         lines.append(f"| {key} | {' | '.join(cells)} | {' and '.join(met) or 'neither'} |")
     lines += [
-        *("", "## In which order", "", "With grey pictures by channels.", ""),
+        *("", "## In which order", "", "With gray images by channels.", ""),
         *(f"* {name}: {pipeline.words}." for name, pipeline in PIPELINES.items()),
         *("", f"| | {' | '.join(PIPELINES)} |", f"|---{'|---:' * len(PIPELINES)}|"),
     ]
@@ -223,7 +223,7 @@ def report(facts: dict[str, Any], found: dict[str, dict[str, Any]]) -> tuple[lis
             for way in PIPELINES
         ]
         lines.append(f"| rows of {paper} | {' | '.join(f'{count} of {len(PUBLISHED)}' for count in counts)} |")
-    lines += ["", "## Grey pictures one by one", "", "| | order | as it is | luma | |", "|---|---|---:|---:|---:|"]
+    lines += ["", "## Gray images one by one", "", "| | order | as it is | luma | |", "|---|---|---:|---:|---:|"]
     for key, ways in found.items():
         for way in ("Y", "RGB"):
             for name, both in ways[way].items():

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from peers import COMPARISONS, Comparison
-from steps import MODES, RESULTS, SAME_WEIGHTS, Mode, Step, environment, heading, pictures
+from steps import MODES, RESULTS, SAME_WEIGHTS, Mode, Step, environment, heading, images
 from torch.utils.flop_counter import FlopCounterMode
 
 import mdiqa_metric
@@ -92,7 +92,7 @@ class Race:
 
     def __init__(self, comparison: Comparison, size: int, batch: int, device: torch.device) -> None:
         self.comparison, self.size, self.batch, self.device = comparison, size, batch, device
-        self.pictures = pictures(batch, size, device)
+        self.images = images(batch, size, device)
         self.modes = MODES[device.type]
         self.steps: dict[Key, Step] = {}
         self.first: dict[Key, tuple[torch.Tensor, torch.Tensor]] = {}  # loss and gradient to the image
@@ -132,7 +132,7 @@ class Race:
         """The first run: loss, gradient, work; and a second one where that is not long, for its time."""
         key = (who, mode.name)
         try:
-            step = Step(loss, *self.pictures, mode)
+            step = Step(loss, *self.images, mode)
             if who == ENCODED:
                 step.encode()
             started = time.perf_counter()
@@ -261,7 +261,7 @@ def report(facts: dict[str, Any], cases: list[dict[str, Any]], refused: list[str
     lines += [
         "A step is forward and backward to the image. Each number is a peer's time over ours: above 1 we are faster.",
         "Contenders run interleaved in one process; medians over the rounds, quartiles in brackets. *Encoded* means",
-        "that our reference went through the trunk beforehand (`metric.encode`). The column *our fp32* is our",
+        "that our reference went through the backbone beforehand (`metric.encode`). The column *our fp32* is our",
         "plain fp32 step over the row's own. Some peers run the smallest case only, being far slower or the work long.",
         "",
         "## In short",

@@ -22,13 +22,13 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 # Beside peers from PyPI.
 SAME_WEIGHTS = (
-    "Both sides have the same random trunk weights and published heads, and are checked to compute one function."
+    "Both sides have the same random backbone weights and published heads, and are checked to compute one function."
 )
 PACKAGES = ("lpips", "DISTS-pytorch", "piq", "piqa", "torchmetrics", "pyiqa", "stlpips-pytorch")
 
 
-def pictures(batch: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """An image and its reference: smooth random colour fields, and the same with texture and noise."""
+def images(batch: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """An image and its reference: smooth random color fields, and the same with texture and noise."""
     generator = torch.Generator().manual_seed(1)
     fields = torch.rand(batch, 3, size // 16, size // 16, generator=generator)
     reference = nn.functional.interpolate(fields, (size, size), mode="bicubic").mul(0.6).add(0.2)
@@ -73,7 +73,7 @@ class Step:
         self.loss = torch.compile(loss) if mode.compiled else loss
 
     def encode(self) -> Step:
-        """Sends our side's reference through its trunk beforehand, as a training set with fixed references can."""
+        """Sends our side's reference through its backbone beforehand, as a training set with fixed references can."""
         with torch.no_grad(), self._autocast():
             self.reference = self.metric.encode(self.reference)
         return self

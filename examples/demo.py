@@ -25,7 +25,7 @@ from rich.table import Table
 from torch import Tensor
 
 import mdiqa_metric
-from mdiqa_metric.weights import manifest
+from mdiqa_metric.registry import manifest
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -34,35 +34,35 @@ PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
 SHOWN = ("psnr", "stlpips-alex", "mdiqa-lite")
 
 
-def noisy(picture: Image.Image, sigma: float) -> Image.Image:
+def noisy(image: Image.Image, sigma: float) -> Image.Image:
     """White Gaussian noise of that standard deviation, of 255."""
-    values = np.asarray(picture) + np.random.RandomState(0).normal(0, sigma, (picture.height, picture.width, 3))
+    values = np.asarray(image) + np.random.RandomState(0).normal(0, sigma, (image.height, image.width, 3))
     return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
 
 
-def compressed(picture: Image.Image, quality: int) -> Image.Image:
+def compress_jpeg(image: Image.Image, quality: int) -> Image.Image:
     """JPEG of that quality."""
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=quality)
+    image.save(file, "JPEG", quality=quality)
     return Image.open(file).convert("RGB")
 
 
-def downscaled(picture: Image.Image, factor: int) -> Image.Image:
+def downscale(image: Image.Image, factor: int) -> Image.Image:
     """Bicubic reduction by the factor and enlargement back."""
-    small = picture.resize((picture.width // factor, picture.height // factor), Image.Resampling.BICUBIC)
-    return small.resize(picture.size, Image.Resampling.BICUBIC)
+    small = image.resize((image.width // factor, image.height // factor), Image.Resampling.BICUBIC)
+    return small.resize(image.size, Image.Resampling.BICUBIC)
 
 
 SPOILED: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "untouched": lambda picture: picture,
-    "blur 1": lambda picture: picture.filter(ImageFilter.GaussianBlur(1)),
-    "blur 3": lambda picture: picture.filter(ImageFilter.GaussianBlur(3)),
-    "noise 10": lambda picture: noisy(picture, 10),
-    "noise 40": lambda picture: noisy(picture, 40),
-    "jpeg 40": lambda picture: compressed(picture, 40),
-    "jpeg 8": lambda picture: compressed(picture, 8),
-    "down x4": lambda picture: downscaled(picture, 4),
-    "darker": lambda picture: picture.point([value * 6 // 10 for value in range(256)] * 3),
+    "untouched": lambda image: image,
+    "blur 1": lambda image: image.filter(ImageFilter.GaussianBlur(1)),
+    "blur 3": lambda image: image.filter(ImageFilter.GaussianBlur(3)),
+    "noise 10": lambda image: noisy(image, 10),
+    "noise 40": lambda image: noisy(image, 40),
+    "jpeg 40": lambda image: compress_jpeg(image, 40),
+    "jpeg 8": lambda image: compress_jpeg(image, 8),
+    "down x4": lambda image: downscale(image, 4),
+    "darker": lambda image: image.point([value * 6 // 10 for value in range(256)] * 3),
 }
 
 
@@ -87,36 +87,36 @@ def main() -> None:
     }
     for (photograph, kind), path in files.items():
         SPOILED[kind](Image.fromarray(getattr(skimage.data, photograph)())).save(path)
-    pictures = {key: mdiqa_metric.read_image(path) for key, path in files.items()}
+    images = {key: mdiqa_metric.read_image(path) for key, path in files.items()}
 
-    names, metric, picture = embedded_metrics(), mdiqa_metric.create("stlpips-alex"), next(iter(pictures.values()))
-    use_fastest_threads(lambda: metric(picture, picture))
-    scores = {name: score_all(name, pictures) for name in names}
+    names, metric, image = embedded_metrics(), mdiqa_metric.create("stlpips-alex"), next(iter(images.values()))
+    use_fastest_threads(lambda: metric(image, image))
+    scores = {name: score_all(name, images) for name in names}
 
     write_table(folder / "scores.csv", scores)
-    draw(folder / "demo.png", pictures, scores)
+    draw(folder / "demo.png", images, scores)
     show(f"Mean over {len(PHOTOGRAPHS)} photographs", scores)
-    show("Dimensions of mdiqa-lite, mean over the same; no reference", score_dimensions(pictures))
+    show("Dimensions of mdiqa-lite, mean over the same; no reference", score_dimensions(images))
     print(f"\nWrote {folder / 'scores.csv'}, {folder / 'demo.png'} and {len(files)} photographs to {folder}/.")
     print("Score your own:  mdiqa-metric score photographs/")
 
 
-def score_all(name: str, pictures: dict[tuple[str, str], Tensor]) -> dict[tuple[str, str], float]:
+def score_all(name: str, images: dict[tuple[str, str], Tensor]) -> dict[tuple[str, str], float]:
     """A score for every photograph and spoiling, against the untouched one."""
     metric = mdiqa_metric.create(name)
     scores = {}
     with torch.inference_mode():
-        for (photograph, kind), picture in pictures.items():
-            reference = [pictures[photograph, "untouched"]] if metric.full_reference else []
-            scores[photograph, kind] = metric(picture, *reference).item()
+        for (photograph, kind), image in images.items():
+            reference = [images[photograph, "untouched"]] if metric.full_reference else []
+            scores[photograph, kind] = metric(image, *reference).item()
     return scores
 
 
-def score_dimensions(pictures: dict[tuple[str, str], Tensor]) -> dict[str, dict[tuple[str, str], float]]:
-    """A score for every dimension, photograph and spoiling, out of the picture alone."""
+def score_dimensions(images: dict[tuple[str, str], Tensor]) -> dict[str, dict[tuple[str, str], float]]:
+    """A score for every dimension, photograph and spoiling, out of the image alone."""
     metric = mdiqa_metric.create("mdiqa-lite")
     with torch.inference_mode():
-        found = {key: metric.dimensions(picture)[0].tolist() for key, picture in pictures.items()}
+        found = {key: metric.dimensions(image)[0].tolist() for key, image in images.items()}
     return {
         name: {key: scores[index] for key, scores in found.items()} for index, name in enumerate(metric.dimension_names)
     }
@@ -145,14 +145,14 @@ def show(title: str, scores: dict[str, dict[tuple[str, str], float]]) -> None:
     Console(width=max(130, Console().width)).print(table)
 
 
-def draw(path: Path, pictures: dict[tuple[str, str], Tensor], scores: dict[str, dict[tuple[str, str], float]]) -> None:
+def draw(path: Path, images: dict[tuple[str, str], Tensor], scores: dict[str, dict[tuple[str, str], float]]) -> None:
     """A grid of crops, a row a photograph, each with three of its scores."""
     figure, axes = plt.subplots(len(PHOTOGRAPHS), len(SPOILED), figsize=(2 * len(SPOILED), 2.7 * len(PHOTOGRAPHS)))
     for row, photograph in zip(axes, PHOTOGRAPHS, strict=True):
         for axis, kind in zip(row, SPOILED, strict=True):
-            height, width = pictures[photograph, kind].shape[-2:]
+            height, width = images[photograph, kind].shape[-2:]
             top, left = height // 2 - 110, width // 2 - 80
-            crop = pictures[photograph, kind][0, :, top : top + 160, left : left + 160]
+            crop = images[photograph, kind][0, :, top : top + 160, left : left + 160]
             axis.imshow(crop.permute(1, 2, 0).numpy())
             axis.set_title(kind, fontsize=9)
             lines = [f"{name} {round(scores[name][photograph, kind], 6):.3g}" for name in SHOWN]

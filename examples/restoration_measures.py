@@ -1,4 +1,4 @@
-"""How good restored pictures are: MDIQA-lite's scores, fidelity to references, and measures that ask no model."""
+"""How good restored images are: MDIQA-lite's scores, fidelity to references, and measures that ask no model."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from torch import Tensor
 
 import mdiqa_metric
 from mdiqa_metric import MultiDimensional
-from mdiqa_metric.train.changes import luma
+from mdiqa_metric.train.distortions import luma
 
 Figures = dict[str, float]
 
 
-def gradient_energy(picture: Tensor, reference: Tensor) -> float:
-    """Sharpness without a model: the energy of the grey picture's differences over its reference's, 1 where alike."""
-    ours, theirs = _differences(picture), _differences(reference)
+def gradient_energy(image: Tensor, reference: Tensor) -> float:
+    """Sharpness without a model: the energy of the gray image's differences over its reference's, 1 where alike."""
+    ours, theirs = _differences(image), _differences(reference)
     return (ours.square().sum() / theirs.square().sum()).item()
 
 
-def edge_gain(picture: Tensor, reference: Tensor) -> float:
+def edge_gain(image: Tensor, reference: Tensor) -> float:
     """Sharpness that noise and invented texture don't add to: how much of the reference's differences is there.
 
-    Least squares of the picture's on the reference's; 1 where alike, below for blur, above for halos.
+    Least squares of the image's on the reference's; 1 where alike, below for blur, above for halos.
     """
-    ours, theirs = _differences(picture), _differences(reference)
+    ours, theirs = _differences(image), _differences(reference)
     return ((ours * theirs).sum() / theirs.square().sum()).item()
 
 
-def flat_deviation(picture: Tensor, reference: Tensor, side: int = 8) -> float:
+def flat_deviation(image: Tensor, reference: Tensor, side: int = 8) -> float:
     """Grain of any kind, of 255: robust deviation (1.4826 MAD) in the flattest tenth of the reference's blocks.
 
     The median over these blocks, but for those nearly black or white, which hide noise. The reference has some too.
     """
-    ours, theirs = (F.unfold(luma(each)[None], side, stride=side)[0] for each in (picture, reference))
+    ours, theirs = (F.unfold(luma(each)[None], side, stride=side)[0] for each in (image, reference))
     shown = (theirs.mean(0) - 0.5).abs() < 0.4
     ours, spread = ours[:, shown], theirs[:, shown].std(0)
     flattest = ours[:, spread.argsort()[: max(1, len(spread) // 10)]]
@@ -50,9 +50,9 @@ def residual_noise(shots: Tensor, reference: Tensor) -> float:
     return flat_deviation((shots[0] - shots[1]) / 2**0.5, reference)
 
 
-def _differences(picture: Tensor) -> Tensor:
-    grey = luma(picture)[0]
-    return torch.stack([grey[1:, 1:] - grey[:-1, 1:], grey[1:, 1:] - grey[1:, :-1]])
+def _differences(image: Tensor) -> Tensor:
+    gray = luma(image)[0]
+    return torch.stack([gray[1:, 1:] - gray[:-1, 1:], gray[1:, 1:] - gray[1:, :-1]])
 
 
 ON_ONE_SHOT = {"gradient energy": gradient_energy, "edge gain": edge_gain, "flat deviation": flat_deviation}
@@ -60,7 +60,7 @@ ON_ONE_SHOT = {"gradient energy": gradient_energy, "edge gain": edge_gain, "flat
 
 @torch.no_grad()
 def measure(metric: MultiDimensional, versions: Sequence[Tensor], references: Sequence[Tensor]) -> Figures:
-    """Means over pictures, each two restored shots (2, 3, H, W) and a reference (3, H, W), all in [0, 1].
+    """Means over images, each two restored shots (2, 3, H, W) and a reference (3, H, W), all in [0, 1].
 
     All but the noise is measured on the first shot: our scores, fidelity, and what no model says.
     """

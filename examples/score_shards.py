@@ -2,7 +2,7 @@
 
     python examples/score_shards.py s3://bucket/shards s3://bucket/scores --metric topiq-nr --actors 16 --gpus 1
 
-Each row of a shard is a picture: `image` holds the bytes of its file, `reference` those of its reference where metrics
+Each row of a shard is an image: `image` holds the bytes of its file, `reference` those of its reference where metrics
 compare, and whatever else there is (`name`, `mos`) goes on into the scores. These are Parquet again, with a column a
 metric, and in `error` why a score is missing. Rows stream from shard to shard; no machine ever holds them all.
 
@@ -19,8 +19,8 @@ import ray
 import ray.data
 
 import mdiqa_metric
-from mdiqa_metric.agreement import agreement
-from mdiqa_metric.scoring import score_pictures
+from mdiqa_metric.evaluation.agreement import agreement
+from mdiqa_metric.evaluation.scoring import score_files
 
 
 class Scorer:
@@ -31,10 +31,10 @@ class Scorer:
         self.device = device
 
     def __call__(self, batch: Any) -> Any:
-        """A frame of the scores, in place of the frame of pictures that came."""
+        """A frame of the scores, in place of the frame of images that came."""
         references = batch["reference"] if any(m.full_reference for m in self.metrics.values()) else [None] * len(batch)
-        pictures = zip(batch["image"], references, strict=True)
-        scores = list(score_pictures(self.metrics, pictures, self.device))
+        images = zip(batch["image"], references, strict=True)
+        scores = list(score_files(self.metrics, images, self.device))
         columns = {name: [row.values.get(name, float("nan")) for row in scores] for name in self.metrics}
         errors = [" ".join(dict.fromkeys(row.errors.values())) for row in scores]
         return batch.drop(columns=["image", "reference"], errors="ignore").assign(**columns, error=errors)
@@ -52,8 +52,8 @@ def score_shards(
     cores = int(ray.cluster_resources()["CPU"])
     if not gpus and actors >= cores:
         raise ValueError(f"Each actor takes a core and reading needs one, got {actors} actors for {cores} cores.")
-    pictures = ray.data.read_parquet(shards)
-    pictures.map_batches(
+    images = ray.data.read_parquet(shards)
+    images.map_batches(
         Scorer,
         fn_constructor_args=(list(names), "cuda" if gpus else "cpu"),
         batch_format="pandas",
@@ -76,7 +76,7 @@ def main() -> None:
     scores = score_shards(asked.shards, asked.out, asked.metric, asked.actors, asked.gpus).to_pandas()
     for name in asked.metric:
         scored = scores[scores[name].notna()]
-        line = f"{name}: {len(scored)} of {len(scores)} pictures scored"
+        line = f"{name}: {len(scored)} of {len(scores)} images scored"
         if "mos" in scores:
             sign = -1 if mdiqa_metric.create(name, weights=None).lower_is_better else 1
             numbers = agreement(sign * scored[name], scored["mos"])

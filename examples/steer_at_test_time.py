@@ -4,9 +4,10 @@
     python examples/steer_at_test_time.py --steps 2000 --data photographs
 
 The network of steer_restoration.py also takes weights of sharpness and noisiness: they scale and shift its features
-(FiLM, Perez et al., "FiLM: visual reasoning with a general conditioning layer", AAAI 2018). In training every picture
-draws weights of its own, and MDIQA-lite judges each under its own: `weigh` takes a row a picture. Then one picture that
-the network never saw is restored under a grid of weights, drawn to `knobs.png`. Two and a half minutes on two cores.
+(FiLM, Perez et al., "FiLM: visual reasoning with a general conditioning layer", AAAI 2018). In training every image
+draws weights of its own, and MDIQA-lite judges each under its own: `set_weights` takes a row an image. Then one image
+that the network never saw is restored under a grid of weights, drawn to `knobs.png`. Two and a half minutes on two
+cores.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class SteerableRestorer(example.Restorer):
         nn.init.zeros_(self.film[2].bias)
 
     def forward(self, low: Tensor, weights: Tensor) -> Tensor:
-        """The restored pictures (N, 3, 2h, 2w) of (N, 3, h, w)."""
+        """The restored images (N, 3, 2h, 2w) of (N, 3, h, w)."""
         moves = self.film(weights.log2() / 2).view(len(low), len(self.blocks), 2, -1, 1, 1)
         x = self.first(low)
         for block, (scale, shift) in zip(self.blocks, moves.permute(1, 2, 0, 3, 4, 5), strict=True):
@@ -51,31 +52,31 @@ class SteerableRestorer(example.Restorer):
 def train(
     network: SteerableRestorer,
     metric: MultiDimensional,
-    pictures: Sequence[Tensor],
+    images: Sequence[Tensor],
     steps: int,
     rate: float = 5e-4,
     weight: float = 0.15,
     seed: int = 0,
 ) -> None:
-    """Trains the network in place, under weights that every picture draws anew."""
+    """Trains the network in place, under weights that every image draws anew."""
     quality = Loss(DimensionMean(metric), weight)
     optimizer = torch.optim.Adam(network.parameters(), rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
     device, random = next(network.parameters()).device, Random(seed)
     columns = [metric.dimension_names.index(name) for name in KNOBS]
-    for low, clean in example.batches(pictures, steps, seed):
+    for low, clean in example.batches(images, steps, seed):
         drawn = [[math.exp(random.uniform(*map(math.log, RANGE))) for _ in KNOBS] for _ in low]
         weights = torch.tensor(drawn, device=device)
         rows = torch.ones(len(low), len(metric.dimension_names), device=device)
         rows[:, columns] = weights
-        metric.weigh(rows)
+        metric.set_weights(rows)
         restored = network(low.to(device), weights)
         loss = F.l1_loss(restored, clean.to(device)) + quality(restored.clamp(0, 1))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    metric.weigh(torch.ones(len(metric.dimension_names)))
+    metric.set_weights(torch.ones(len(metric.dimension_names)))
 
 
 def turned(network: SteerableRestorer, **weights: float) -> Callable[[Tensor], Tensor]:
@@ -90,7 +91,7 @@ def turned(network: SteerableRestorer, **weights: float) -> Callable[[Tensor], T
 
 @torch.no_grad()
 def draw(path: Path, network: SteerableRestorer, low: Tensor, clean: Tensor, side: int = 128) -> None:
-    """The middle of a picture under each pair of weights, beside the bicubic enlargement and the reference."""
+    """The middle of an image under each pair of weights, beside the bicubic enlargement and the reference."""
     weights = (0.25, 1.0, 4.0)
     figure, axes = plt.subplots(3, 4, figsize=(10, 8))
     shown = {axes[0, 3]: ("bicubic", example.enlarged(low)), axes[1, 3]: ("reference", clean[None])}
@@ -100,9 +101,9 @@ def draw(path: Path, network: SteerableRestorer, low: Tensor, clean: Tensor, sid
             shown[axes[row, column]] = (f"sharpness {sharpness:g}, noisiness {noisiness:g}", made)
     for axis in axes.flat:
         axis.axis("off")
-    for axis, (title, picture) in shown.items():
-        top, left = (max(0, length - side) // 2 for length in picture.shape[2:])
-        crop = picture[0, :, top : top + side, left : left + side].clamp(0, 1)
+    for axis, (title, image) in shown.items():
+        top, left = (max(0, length - side) // 2 for length in image.shape[2:])
+        crop = image[0, :, top : top + side, left : left + side].clamp(0, 1)
         axis.imshow(crop.permute(1, 2, 0).cpu().numpy())
         axis.set_title(title, fontsize=9)
     figure.tight_layout()
@@ -113,7 +114,7 @@ def draw(path: Path, network: SteerableRestorer, low: Tensor, clean: Tensor, sid
 def main() -> None:
     """Reads the command line and runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="a folder of clean pictures (default: scikit-image's)")
+    parser.add_argument("--data", type=Path, help="a folder of clean images (default: scikit-image's)")
     parser.add_argument("--steps", type=int, default=600, help="with the knobs, after 800 with L1 alone")
     parser.add_argument("--weight", type=float, default=0.15, help="of the quality beside L1")
     parser.add_argument("--out", type=Path, default=Path("out"))

@@ -5,7 +5,7 @@
 
 A small residual network learns with L1 alone to undo blur, halving and sensor noise. Then copies of it learn on, each
 for the same steps on the same crops: "off" with L1 alone as before, the others with MDIQA-lite beside it, at all
-weights 1 ("neutral") and at those of each --set. Pictures that none of them saw are restored by all; how that went is
+weights 1 ("neutral") and at those of each --set. Images that none of them saw are restored by all; how that went is
 printed, and written to `steer.csv` and `steer.png`. The last four columns ask no model; restoration_measures.py says
 what they are. With scikit-image's photographs and 200 steps it takes about three minutes on two cores, four at most:
 where other programs keep the cores busy, fewer steps are made, unless --steps says how many.
@@ -37,8 +37,8 @@ from torch import Tensor, nn
 
 import mdiqa_metric
 from mdiqa_metric import DimensionMean, Loss, MultiDimensional
-from mdiqa_metric.io import list_images
-from mdiqa_metric.train.changes import blurred, gaussian, photon_noise
+from mdiqa_metric.data.pairing import list_images
+from mdiqa_metric.train.distortions import blur, gaussian, photon_noise
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -51,15 +51,17 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 
 
 def steered(metric: MultiDimensional, weight: float, **dimensions: float) -> Objective:
-    """L1 and what the user asks for: a scalar of restored and clean pictures (N, 3, H, W)."""
+    """L1 and what the user asks for: a scalar of restored and clean images (N, 3, H, W)."""
     quality = Loss(DimensionMean(metric), weight)  # 1. a metric becomes a loss
-    metric.weigh(torch.ones(len(metric.dimension_names)), **dimensions)  # 2. the user says what counts, at any step
+    metric.set_weights(
+        torch.ones(len(metric.dimension_names)), **dimensions
+    )  # 2. the user says what counts, at any step
     # 3. it is added. Clamped, since nobody sees beyond black and white; out there L1 alone pulls back.
     return lambda restored, clean: F.l1_loss(restored, clean) + quality(restored.clamp(0, 1))
 
 
 class Restorer(nn.Module):
-    """Soft and noisy pictures (N, 3, h, w) to (N, 3, 2h, 2w): bicubic enlargement and what a residual net adds to it.
+    """Soft and noisy images (N, 3, h, w) to (N, 3, 2h, 2w): bicubic enlargement and what a residual net adds to it.
 
     All layers work on the small grid. It begins as bicubic enlargement. Values may leave [0, 1] a little.
     """
@@ -76,7 +78,7 @@ class Restorer(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, low: Tensor) -> Tensor:
-        """The restored pictures."""
+        """The restored images."""
         x = self.first(low)
         for block in self.blocks:
             x = x + block(x)
@@ -88,34 +90,34 @@ def enlarged(low: Tensor) -> Tensor:
     return F.interpolate(low, scale_factor=2, mode="bicubic")
 
 
-def degraded(picture: Tensor, random: Random, shots: int = 1) -> Tensor:
-    """A clean picture (3, H, W) as a poor camera takes it, blurred, halved and noisy: (shots, 3, H / 2, W / 2).
+def degraded(image: Tensor, random: Random, shots: int = 1) -> Tensor:
+    """A clean image (3, H, W) as a poor camera takes it, blurred, halved and noisy: (shots, 3, H / 2, W / 2).
 
     Several shots differ by their noise alone.
     """
-    soft = blurred(picture, gaussian(random.uniform(0.5, 1.5)))
+    soft = blur(image, gaussian(random.uniform(0.5, 1.5)))
     small = F.interpolate(soft[None], scale_factor=0.5, mode="bicubic", antialias=True)[0].clamp(0, 1)
     noise = random.uniform(0.4, 0.7)
     return torch.stack([photon_noise(small, noise, random) for _ in range(shots)])
 
 
 def batches(
-    pictures: Sequence[Tensor], steps: int, seed: int, size: int = 2, side: int = SIDE
+    images: Sequence[Tensor], steps: int, seed: int, size: int = 2, side: int = SIDE
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Degraded and clean crops, (N, 3, side / 2, side / 2) and (N, 3, side, side): the same for the same seed."""
     random = Random(seed)
     for _ in range(steps):
         crops = []
-        for picture in random.choices(pictures, k=size):
-            top, left = (random.randint(0, length - side) for length in picture.shape[1:])
-            crop = picture[:, top : top + side, left : left + side]
+        for image in random.choices(images, k=size):
+            top, left = (random.randint(0, length - side) for length in image.shape[1:])
+            crop = image[:, top : top + side, left : left + side]
             crops.append(crop.flip(2) if random.random() < 0.5 else crop)
         yield torch.cat([degraded(crop, random) for crop in crops]), torch.stack(crops)
 
 
 def train(
     network: nn.Module,
-    pictures: Sequence[Tensor],
+    images: Sequence[Tensor],
     objective: Objective,
     steps: int,
     rate: float,
@@ -130,7 +132,7 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
     device, losses = next(network.parameters()).device, []
     pace = Pace(steps, steps * slowest)
-    for low, clean in batches(pictures, steps, seed):
+    for low, clean in batches(images, steps, seed):
         loss = objective(network(low.to(device)), clean.to(device))
         optimizer.zero_grad()
         loss.backward()
@@ -145,36 +147,36 @@ def train(
 
 @torch.no_grad()
 def restored(network: Callable[[Tensor], Tensor], shots: Sequence[Tensor]) -> list[Tensor]:
-    """Degraded shots (2, 3, h, w) of each picture as the network restores them."""
+    """Degraded shots (2, 3, h, w) of each image as the network restores them."""
     return [network(each).clamp(0, 1) for each in shots]
 
 
 def photographs(folder: Path | None) -> list[Tensor]:
-    """The pictures in a folder, or scikit-image's, each (3, H, W) in [0, 1]."""
+    """The images in a folder, or scikit-image's, each (3, H, W) in [0, 1]."""
     if folder:
         return [mdiqa_metric.read_image(path)[0] for path in list_images([folder])]
     return [torch.from_numpy(getattr(skimage.data, name)()).permute(2, 0, 1) / 255 for name in PHOTOGRAPHS]
 
 
-def split(pictures: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Pictures to learn from, and every fourth one to measure on, their sides made even.
+def split(images: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Images to learn from, and every fourth one to measure on, their sides made even.
 
     Raises:
         ValueError: there are fewer than two, or one is smaller than a crop.
     """
-    least = min((min(picture.shape[1:]) for picture in pictures), default=0)
-    if len(pictures) < 2 or least < SIDE:
+    least = min((min(image.shape[1:]) for image in images), default=0)
+    if len(images) < 2 or least < SIDE:
         raise ValueError(
-            f"Training takes two pictures or more, of {SIDE} x {SIDE} pixels or more, got {len(pictures)} with a "
+            f"Training takes two images or more, of {SIDE} x {SIDE} pixels or more, got {len(images)} with a "
             f"shortest side of {least}: give more or larger ones."
         )
-    even = [picture[:, : picture.shape[1] // 2 * 2, : picture.shape[2] // 2 * 2] for picture in pictures]
-    return [picture for index, picture in enumerate(even) if index % 4], even[::4]
+    even = [image[:, : image.shape[1] // 2 * 2, : image.shape[2] // 2 * 2] for image in images]
+    return [image for index, image in enumerate(even) if index % 4], even[::4]
 
 
 def compare(
     metric: MultiDimensional,
-    pictures: Sequence[Tensor],
+    images: Sequence[Tensor],
     settings: Sequence[dict[str, float]],
     out: Path,
     steps: int = STEPS,
@@ -182,11 +184,11 @@ def compare(
     seed: int = 0,
     slowest: float = math.inf,
 ) -> dict[str, Figures]:
-    """Trains a network for each setting, and writes how they restore the pictures kept out to `out`."""
+    """Trains a network for each setting, and writes how they restore the images kept out to `out`."""
     for setting in settings:
-        metric.weigh(**setting)  # a wrong name is told now, not after minutes
+        metric.set_weights(**setting)  # a wrong name is told now, not after minutes
     device = next(metric.parameters()).device
-    learnt, kept = split(pictures)
+    learnt, kept = split(images)
     torch.manual_seed(seed)
     base = Restorer().to(device)
     started = time.perf_counter()
@@ -197,8 +199,8 @@ def compare(
         flush=True,
     )
 
-    references = [picture.to(device) for picture in kept]
-    low = [degraded(picture, Random(index), shots=2).to(device) for index, picture in enumerate(kept)]
+    references = [image.to(device) for image in kept]
+    low = [degraded(image, Random(index), shots=2).to(device) for index, image in enumerate(kept)]
     versions = {"bicubic": [enlarged(shots).clamp(0, 1) for shots in low]}
     named = {", ".join(f"{name} {value:g}" for name, value in setting.items()): setting for setting in settings}
     for name, setting in {"off": None, "neutral": {}, **named}.items():
@@ -208,7 +210,7 @@ def compare(
         made = f"{_made(losses, steps)} more, {time.perf_counter() - started:.0f} s"
         print(f"{name}: {made}, loss {_last(losses):.4f}", flush=True)
         versions[name] = restored(network, low)
-    versions["reference"] = [picture.expand(2, -1, -1, -1) for picture in references]
+    versions["reference"] = [image.expand(2, -1, -1, -1) for image in references]
     figures = {name: measure(metric, shots, references) for name, shots in versions.items()}
 
     out.mkdir(parents=True, exist_ok=True)
@@ -233,7 +235,7 @@ def _last(losses: Sequence[float]) -> float:
 
 def show(figures: dict[str, Figures], count: int) -> None:
     """The table of means, a row a version."""
-    title = f"Mean over {count} pictures that no network saw"
+    title = f"Mean over {count} images that no network saw"
     table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column("version", no_wrap=True)
     for name in figures["off"]:
@@ -244,13 +246,13 @@ def show(figures: dict[str, Figures], count: int) -> None:
 
 
 def draw(path: Path, versions: dict[str, list[Tensor]], figures: dict[str, Figures], side: int = 160) -> None:
-    """The middle of up to four pictures, a column a version, with the means below."""
+    """The middle of up to four images, a column a version, with the means below."""
     rows = min(4, len(versions["reference"]))
     figure, axes = plt.subplots(rows, len(versions), figsize=(2.4 * len(versions), 2.5 * rows + 0.7), squeeze=False)
-    for column, (name, pictures) in zip(axes.T, versions.items(), strict=True):
-        for axis, (picture, _) in zip(column, pictures, strict=False):
-            top, left = (max(0, length - side) // 2 for length in picture.shape[1:])
-            axis.imshow(picture[:, top : top + side, left : left + side].permute(1, 2, 0).cpu().numpy())
+    for column, (name, images) in zip(axes.T, versions.items(), strict=True):
+        for axis, (image, _) in zip(column, images, strict=False):
+            top, left = (max(0, length - side) // 2 for length in image.shape[1:])
+            axis.imshow(image[:, top : top + side, left : left + side].permute(1, 2, 0).cpu().numpy())
             axis.set_xticks([])
             axis.set_yticks([])
         column[0].set_title(name)
@@ -279,7 +281,7 @@ def main() -> None:
         help="one setting, may be repeated (default: sharpness=2, and noisiness=2)",
     )
     parser.add_argument("--weight", type=float, default=0.15, help="of the quality beside L1")
-    parser.add_argument("--data", type=Path, help="a folder of clean pictures (default: scikit-image's)")
+    parser.add_argument("--data", type=Path, help="a folder of clean images (default: scikit-image's)")
     parser.add_argument(
         "--steps",
         type=int,
@@ -289,12 +291,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     asked = parser.parse_args()
-    pictures = photographs(asked.data)
+    images = photographs(asked.data)
     settings = asked.settings or [[("sharpness", 2.0)], [("noisiness", 2.0)]]
     metric = mdiqa_metric.create("mdiqa-lite").to(asked.device)
     chosen = [dict(setting) for setting in settings]
     steps, slowest = (STEPS, SLOWEST) if asked.steps is None else (asked.steps, math.inf)
-    compare(metric, pictures, chosen, asked.out, steps, asked.weight, asked.seed, slowest)
+    compare(metric, images, chosen, asked.out, steps, asked.weight, asked.seed, slowest)
     print(f"Wrote {asked.out / 'steer.csv'} and {asked.out / 'steer.png'}.")
 
 

@@ -87,7 +87,7 @@ class Hub:
         self._files[repo, revision, filename] = content
         self.add_plain(f"lfs/{_sha256(content)}", content)
         place = {"where": "hub", "repo": repo, "revision": revision, "filename": filename}
-        return place | {"sha256": _sha256(content), "size": len(content), "licence": "MIT"}
+        return place | {"sha256": _sha256(content), "size": len(content), "license": "MIT"}
 
     def add_plain(self, path: str, content: bytes) -> str:
         """Publishes bytes under a plain URL, as torchvision does, and returns it."""

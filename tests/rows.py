@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import mdiqa_metric
-from mdiqa_metric.weights import manifest, metric_class
+from mdiqa_metric.registry import manifest, metric_class
 from tests.golden import golden
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -28,28 +28,28 @@ class Row:
     Attributes:
         name: what `create` takes.
         goldens: the stems of its golden files; the first also fills its weights in property tests.
-        half: how far bf16 or fp16 autocast may move a score, relative to it.
+        amp_rtol: how far bf16 or fp16 autocast may move a score, relative to it.
         near_zero: how far beside that, absolutely, where a stand-in score lies near 0 by chance.
         options: for `create`, beside the name.
         trainable: whether a `Loss` takes it.
-        learnt: whether only trained parameters put pictures in an order, as stand-ins do not.
-        cut: a part that its authors keep out of the gradient, as a path from the metric.
-        also: names of the same class and options with other files, which compute the same function.
-        smaller: attributes that property tests set, to see the same code on less work.
-        form: the class that wraps the metric of the golden file, for a metric that `create` does not know.
+        needs_trained_weights: whether only trained parameters put images in an order, as stand-ins do not.
+        detached: a part that its authors keep out of the gradient, as a path from the metric.
+        same_class: names of the same class and options with other files, which compute the same function.
+        overrides: attributes that property tests set, to see the same code on less work.
+        wrapper: the class that wraps the metric of the golden file, for a metric that `create` does not know.
     """
 
     name: str
     goldens: tuple[str, ...]
-    half: float = 0.0
+    amp_rtol: float = 0.0
     near_zero: float = 1e-6
     options: tuple[tuple[str, Any], ...] = ()
     trainable: bool = True
-    learnt: bool = False
-    cut: str = ""
-    also: tuple[str, ...] = ()
-    smaller: tuple[tuple[str, Any], ...] = ()
-    form: str = ""
+    needs_trained_weights: bool = False
+    detached: str = ""
+    same_class: tuple[str, ...] = ()
+    overrides: tuple[tuple[str, Any], ...] = ()
+    wrapper: str = ""
 
 
 ROWS = (
@@ -68,24 +68,24 @@ ROWS = (
     Row("ms-ssim-rgb", ("ms-ssim-rgb",)),
     Row("ms-ssim-matlab", ("ms-ssim-matlab",), trainable=False),
     Row("ms-ssim-y-pyiqa", ("ms_ssim",), trainable=False),
-    Row("lpips-alex", ("lpips-alex", "lpips-alex-standin"), half=0.02),
-    Row("lpips-vgg", ("lpips-vgg", "lpips-vgg-standin"), half=0.02),
-    Row("lpips-squeeze", ("lpips-squeeze", "lpips-squeeze-standin"), half=0.02),
-    Row("lpips-alex-v0.0", ("lpips-alex-v0.0",), half=0.02),
-    Row("lpips-vgg-v0.0", ("lpips-vgg-v0.0",), half=0.02),
-    Row("lpips-squeeze-v0.0", ("lpips-squeeze-v0.0",), half=0.02),
-    Row("stlpips-alex", ("stlpips-alex",), half=0.02),
-    Row("stlpips-vgg", ("stlpips-vgg",), half=0.02),
-    Row("dists", ("dists", "dists-standin"), half=0.02),
-    Row("topiq-nr", ("topiq-nr",), half=0.02, also=("topiq-nr-spaq",)),
-    Row("topiq-nr-flive", ("topiq-nr-flive",), half=0.02, near_zero=0.015, smaller=(("side", 96),)),
-    Row("topiq-fr", ("topiq-fr",), half=0.02, learnt=True, also=("topiq-fr-pipal",)),
-    Row("topiq-iaa", ("topiq-iaa",), half=0.02),
-    Row("mdiqa-lite", ("mdiqa-lite",), half=0.02),
-    Row("mdiqa-lite-mean", ("mdiqa-lite",), half=0.02, form="DimensionMean"),
-    Row("mdiqa", ("mdiqa",), half=0.02, cut="fusion.meaning"),
-    Row("mdiqa-mean", ("mdiqa",), half=0.02, form="DimensionMean"),
-    Row("mdiqa-distance", ("mdiqa",), half=0.02, cut="model.instance_weights", form="DimensionDistance"),
+    Row("lpips-alex", ("lpips-alex", "lpips-alex-standin"), amp_rtol=0.02),
+    Row("lpips-vgg", ("lpips-vgg", "lpips-vgg-standin"), amp_rtol=0.02),
+    Row("lpips-squeeze", ("lpips-squeeze", "lpips-squeeze-standin"), amp_rtol=0.02),
+    Row("lpips-alex-v0.0", ("lpips-alex-v0.0",), amp_rtol=0.02),
+    Row("lpips-vgg-v0.0", ("lpips-vgg-v0.0",), amp_rtol=0.02),
+    Row("lpips-squeeze-v0.0", ("lpips-squeeze-v0.0",), amp_rtol=0.02),
+    Row("stlpips-alex", ("stlpips-alex",), amp_rtol=0.02),
+    Row("stlpips-vgg", ("stlpips-vgg",), amp_rtol=0.02),
+    Row("dists", ("dists", "dists-standin"), amp_rtol=0.02),
+    Row("topiq-nr", ("topiq-nr",), amp_rtol=0.02, same_class=("topiq-nr-spaq",)),
+    Row("topiq-nr-flive", ("topiq-nr-flive",), amp_rtol=0.02, near_zero=0.015, overrides=(("side", 96),)),
+    Row("topiq-fr", ("topiq-fr",), amp_rtol=0.02, needs_trained_weights=True, same_class=("topiq-fr-pipal",)),
+    Row("topiq-iaa", ("topiq-iaa",), amp_rtol=0.02),
+    Row("mdiqa-lite", ("mdiqa-lite",), amp_rtol=0.02),
+    Row("mdiqa-lite-mean", ("mdiqa-lite",), amp_rtol=0.02, wrapper="DimensionMean"),
+    Row("mdiqa", ("mdiqa",), amp_rtol=0.02, detached="fusion.meaning"),
+    Row("mdiqa-mean", ("mdiqa",), amp_rtol=0.02, wrapper="DimensionMean"),
+    Row("mdiqa-distance", ("mdiqa",), amp_rtol=0.02, detached="model.instance_weights", wrapper="DimensionDistance"),
 )
 
 
@@ -93,7 +93,7 @@ def first_of_each_class(rows: Iterable[Row]) -> list[Row]:
     """One row a class and form: what holds for the code of one name holds for that of the others."""
     found: dict[Any, Row] = {}
     for row in rows:
-        found.setdefault(class_of(row) if not row.form else (row.form, row.goldens), row)
+        found.setdefault(class_of(row) if not row.wrapper else (row.wrapper, row.goldens), row)
     return [*found.values()]
 
 
@@ -125,7 +125,7 @@ def build(name: str, data: dict[str, Any], **options: Any) -> mdiqa_metric.Metri
         return mdiqa_metric.create(name, weights=by_part, **options)
     parts: dict[str, Any] = {}
     if "backbone" in data:
-        parts["trunk"] = filled(data["backbone"]["keys"], data)
+        parts["backbone"] = filled(data["backbone"]["keys"], data)
     stand_ins = {key: shape for key, shape in data["checkpoint"].items() if key not in data.get("kept", ())}
     if stand_ins and not data.get("real"):
         parts["heads" if parts else ""] = filled(stand_ins, data)
@@ -139,16 +139,16 @@ def row_of(name: str) -> Row:
 
 def class_of(row: Row) -> type[mdiqa_metric.Metric]:
     """The metric's class, without making one."""
-    return getattr(mdiqa_metric, row.form) if row.form else metric_class(manifest()["metrics"][row.name]["class"])
+    return getattr(mdiqa_metric, row.wrapper) if row.wrapper else metric_class(manifest()["metrics"][row.name]["class"])
 
 
 @cache
 def _shared(row: Row) -> mdiqa_metric.Metric:
-    if row.form:
-        model = metric_of(next(other for other in ROWS if not other.form and other.goldens == row.goldens))
-        return getattr(mdiqa_metric, row.form)(model)
+    if row.wrapper:
+        model = metric_of(next(other for other in ROWS if not other.wrapper and other.goldens == row.goldens))
+        return getattr(mdiqa_metric, row.wrapper)(model)
     metric = build(row.name, content(row.goldens[0]), **dict(row.options))
-    for name, value in row.smaller:
+    for name, value in row.overrides:
         setattr(metric, name, value)
     return metric
 
@@ -158,10 +158,10 @@ def metric_of(row: Row) -> mdiqa_metric.Metric:
     return _shared(row)
 
 
-def hold_cut(row: Row, metric: mdiqa_metric.Metric, image: Tensor) -> None:
+def hold_detached(row: Row, metric: mdiqa_metric.Metric, image: Tensor) -> None:
     """Has the part that is kept out of the gradient give what it gives for that image, whatever image comes."""
-    if row.cut:
-        *path, name = row.cut.split(".")
+    if row.detached:
+        *path, name = row.detached.split(".")
         owner = operator.attrgetter(".".join(path))(metric) if path else metric
         held = getattr(owner, name)(image)
         setattr(owner, name, lambda *_: held)
@@ -172,8 +172,8 @@ def photograph(height: int, width: int) -> Tensor:
     """A real photograph (1, 3, height, width): NASA's portrait of Eileen Collins, public domain, from scikit-image."""
     from skimage.data import astronaut
 
-    picture = torch.from_numpy(astronaut()).permute(2, 0, 1)[None].float() / 255
-    return picture[..., 16 : 16 + height, 150 : 150 + width].contiguous()
+    image = torch.from_numpy(astronaut()).permute(2, 0, 1)[None].float() / 255
+    return image[..., 16 : 16 + height, 150 : 150 + width].contiguous()
 
 
 def pair_of(row: Row, count: int = 1) -> tuple[Tensor, Tensor | None]:

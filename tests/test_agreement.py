@@ -13,10 +13,18 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from mdiqa_metric import correlations
-from mdiqa_metric.agreement import agreement, compare, difference, logistic4, logistic5, measure, opinion_agreement
+from mdiqa_metric.evaluation import correlations
+from mdiqa_metric.evaluation.agreement import (
+    agreement,
+    compare,
+    difference,
+    distribution_metrics,
+    logistic4,
+    logistic5,
+    measure,
+)
 
-SMALL, LARGE = 60, 1500  # pictures of which Kendall's pairs are one run, and many that are merged
+SMALL, LARGE = 60, 1500  # images of which Kendall's pairs are one run, and many that are merged
 
 
 def related(n: int, rho: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -51,8 +59,8 @@ def test_correlations_are_scipys_with_and_without_ties(n: int, step: float | Non
 
 
 @pytest.mark.parametrize("n", [12, SMALL])
-def test_each_resample_has_the_correlations_of_the_pictures_it_drew(n: int) -> None:
-    """Many at once, ties of repeated pictures included, are what SciPy says of each alone."""
+def test_each_resample_has_the_correlations_of_the_images_it_drew(n: int) -> None:
+    """Many at once, ties of repeated images included, are what SciPy says of each alone."""
     x, y = related(n, 0.5)
     y = np.round(y, 1)
     counts = np.concatenate(list(correlations.resampled(n, 30, seed=3)))
@@ -122,18 +130,18 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
         assert 0.88 <= count / runs <= 0.99, key
 
 
-def test_intervals_narrow_with_pictures_and_repeat_with_their_seed() -> None:
+def test_intervals_narrow_with_images_and_repeat_with_their_seed() -> None:
     few, many = (agreement(*related(n, 0.5), resamples=200) for n in (30, 1200))
     for key in ("srcc", "plcc", "krcc"):
         widths = [found[f"{key}_interval"][1] - found[f"{key}_interval"][0] for found in (few, many)]
         assert widths[1] < widths[0] / 3
     assert few == agreement(*related(30, 0.5), resamples=200)
     assert few["srcc_interval"] != agreement(*related(30, 0.5), resamples=200, seed=1)["srcc_interval"]
-    assert few["interval_method"] == "95%, percentile bootstrap over pictures, 200 resamples, seed 0"
+    assert few["interval_method"] == "95%, percentile bootstrap over images, 200 resamples, seed 0"
 
 
 def test_resamples_without_a_correlation_are_counted() -> None:
-    """One picture in twelve that differs is missing from a third of the resamples."""
+    """One image in twelve that differs is missing from a third of the resamples."""
     found = agreement([0.0] * 11 + [1.0], np.arange(12.0), resamples=400)
     assert found["undefined_resamples"] == pytest.approx(400 * (11 / 12) ** 12, rel=0.2)
     assert found["srcc_interval"][0] > 0
@@ -158,7 +166,7 @@ def test_a_curve_without_noise_is_found_again(logistic: Any, unit: float) -> Non
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_curves_are_those_of_a_general_optimiser(sign: int) -> None:
+def test_curves_are_those_of_a_general_optimizer(sign: int) -> None:
     x, noise = np.random.default_rng(1).normal(size=(2, 300))
     y = four(x, 80, 20, 0.3, 0.5) + 6 * noise
     for logistic, formula, start in (
@@ -206,7 +214,7 @@ def test_hard_shapes_are_fitted_without_a_word(shape: str) -> None:
 
 
 def test_a_fit_that_failed_gives_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mdiqa_metric.logistic._EVALUATIONS", 3)
+    monkeypatch.setattr("mdiqa_metric.evaluation.logistic._EVALUATIONS", 3)
     x, y = related(SMALL, 0.5)
     fit = logistic4(x, y)
     assert not fit.converged
@@ -299,19 +307,19 @@ def test_a_metric_does_not_differ_from_itself() -> None:
 
 def test_earth_movers_distance_by_hand() -> None:
     """All ratings one bin off in the first of four: one of four CDF values differs, by 1."""
-    found = opinion_agreement([[1, 0, 0, 0]], [[0, 1, 0, 0]], [1, 2, 3, 4])
+    found = distribution_metrics([[1, 0, 0, 0]], [[0, 1, 0, 0]], [1, 2, 3, 4])
     assert found["emd_r1"] == pytest.approx(1 / 4)
     assert found["emd_r2"] == pytest.approx(math.sqrt(1 / 4))
     assert found["mean_error"] == 1
     # Half of them three bins off: three CDF values differ, by 1/2.
-    found = opinion_agreement([[2, 0, 0, 0]], [[5, 0, 0, 5]], [1, 2, 3, 4])
+    found = distribution_metrics([[2, 0, 0, 0]], [[5, 0, 0, 5]], [1, 2, 3, 4])
     assert found["emd_r1"] == pytest.approx(3 / 8)
     assert found["emd_r2"] == pytest.approx(math.sqrt(3 / 16))
 
 
 def test_divergence_and_errors_by_hand() -> None:
     predicted, observed = [[0.25, 0.75], [0.5, 0.5], [1, 0]], [[2, 2], [3, 1], [5, 5]]
-    found = opinion_agreement(predicted, observed, [0, 1])
+    found = distribution_metrics(predicted, observed, [0, 1])
     first = 0.5 * math.log(2) + 0.5 * math.log(2 / 3)
     second = 0.75 * math.log(3 / 2) + 0.25 * math.log(1 / 2)
     third = 0.5 * math.log(0.5) + 0.5 * math.log(0.5 / found["kl_epsilon"])
@@ -326,7 +334,7 @@ def test_moments_correlate_and_sides_are_counted() -> None:
     values = np.arange(1, 11)
     observed = random.integers(0, 40, (50, 10)) + 1.0
     predicted = observed + random.integers(0, 60, (50, 10))
-    found = opinion_agreement(predicted, observed, values)
+    found = distribution_metrics(predicted, observed, values)
     p, o = (rows / rows.sum(axis=1, keepdims=True) for rows in (predicted, observed))
     means = [rows @ values for rows in (p, o)]
     stds = [np.sqrt(rows @ values**2 - mean**2) for rows, mean in zip((p, o), means, strict=True)]
@@ -335,14 +343,14 @@ def test_moments_correlate_and_sides_are_counted() -> None:
         assert found[f"srcc_{name}"] == pytest.approx(stats.spearmanr(*moments).statistic)
     assert found["accuracy_threshold"] == 5.5
     assert found["accuracy"] == pytest.approx(((means[0] > 5.5) == (means[1] > 5.5)).mean())
-    cut = opinion_agreement(predicted, observed, values, threshold=5)
+    cut = distribution_metrics(predicted, observed, values, threshold=5)
     assert cut["accuracy"] == pytest.approx(((means[0] > 5) == (means[1] > 5)).mean())
     assert cut["accuracy"] != found["accuracy"]
 
 
 def test_identical_distributions_agree_wholly() -> None:
     rows = np.random.default_rng(0).random((20, 5))
-    found = opinion_agreement(rows, 7 * rows, [1, 1.5, 2, 3, 5])
+    found = distribution_metrics(rows, 7 * rows, [1, 1.5, 2, 3, 5])
     assert [found[key] for key in ("emd_r1", "emd_r2", "kl", "mean_error")] == pytest.approx([0] * 4, abs=1e-12)
     assert [found[key] for key in ("lcc_mean", "srcc_mean", "lcc_std", "srcc_std")] == pytest.approx([1] * 4)
     assert found["accuracy"] == 1
@@ -357,13 +365,13 @@ def test_identical_distributions_agree_wholly() -> None:
         ([[1, 2]], [[1, 2]], [1, math.nan], "finite"),
         ([[1, -2]], [[1, 2]], [1, 2], "predicted .* negative"),
         ([[1, 2]], [[1, math.nan]], [1, 2], "observed .* non-finite"),
-        ([[1, 2], [0, 0]], [[1, 2], [1, 2]], [1, 2], "1 of 2 pictures without a rating"),
+        ([[1, 2], [0, 0]], [[1, 2], [1, 2]], [1, 2], "1 of 2 images without a rating"),
         (np.zeros((0, 2)), np.zeros((0, 2)), [1, 2], r"got \(0, 2\)"),
     ],
 )
 def test_distributions_that_are_none_are_refused(predicted: Any, observed: Any, values: Any, told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        opinion_agreement(predicted, observed, values)
+        distribution_metrics(predicted, observed, values)
 
 
 # Bad input.
@@ -372,8 +380,8 @@ def test_distributions_that_are_none_are_refused(predicted: Any, observed: Any, 
 @pytest.mark.parametrize(
     ("scores", "mos", "why"),
     [
-        ([], [], "at least 3 pictures, got 0"),
-        ([1.0, 2.0], [1.0, 2.0], "at least 3 pictures, got 2"),
+        ([], [], "at least 3 images, got 0"),
+        ([1.0, 2.0], [1.0, 2.0], "at least 3 images, got 2"),
         ([0.5] * 20, range(20), "All scores are 0.5"),
         (range(20), [7.0] * 20, "All mos are 7"),
         ([0.1 + 0.2, 0.3] * 10, range(20), "All scores are 0.3"),  # differ by rounding
@@ -393,12 +401,12 @@ def test_an_undefined_correlation_is_none_with_a_reason(scores: Any, mos: Any, w
     assert between["srcc_difference_p"] is between["meng_z_srcc"] is between["residual_variance_p"] is None
 
 
-def test_few_pictures_have_no_interval_and_no_curve_through_each() -> None:
+def test_few_images_have_no_interval_and_no_curve_through_each() -> None:
     found = agreement([1, 2, 3, 4], [1, 2, 4, 3])
     assert found["srcc"] == pytest.approx(0.8)
     assert found["srcc_interval"] is None
     assert "at least 10" in found["reasons"]["srcc_interval"]
-    assert "4 pictures cannot tell 4 parameters" in found["reasons"]["plcc_logistic4"]
+    assert "4 images cannot tell 4 parameters" in found["reasons"]["plcc_logistic4"]
     assert "at least 6" in found["reasons"]["plcc_logistic5"]
     between = compare([1, 2, 3, 4], [1, 3, 2, 4], [1, 2, 4, 3])
     assert between["srcc_difference"] is not None
@@ -431,7 +439,7 @@ def test_other_bad_input_is_refused() -> None:
         compare([1, 2, 3], [1, 2], [1, 2, 3])
     with pytest.raises(ValueError, match=r"\(N,\), got the shape \(3, 1\)"):
         agreement([[1], [2], [3]], [1, 2, 3])
-    with pytest.raises(ValueError, match="scores takes numbers, one a picture"):
+    with pytest.raises(ValueError, match="scores takes numbers, one an image"):
         agreement(["good", "bad", "good"], [1, 2, 3])
     for function in (agreement, lambda x, y, resamples: compare(x, x, y, resamples=resamples)):
         with pytest.raises(ValueError, match="at least 40 resamples, got 39"):
@@ -445,7 +453,7 @@ def test_results_are_plain_json() -> None:
         agreement(x, y),
         compare(x, y, y**3 + x),
         agreement([1], [2]),
-        opinion_agreement(rows, rows, [1, 2, 3]),
+        distribution_metrics(rows, rows, [1, 2, 3]),
     ):
         assert json.loads(json.dumps(result, allow_nan=False)) == result
 
@@ -454,7 +462,7 @@ def test_without_scipy_the_extra_is_named() -> None:
     code = """
 import sys
 sys.modules["scipy"] = None
-from mdiqa_metric.agreement import agreement
+from mdiqa_metric.evaluation.agreement import agreement
 try:
     agreement(range(20), range(20))
 except ImportError as error:

@@ -27,11 +27,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import mdiqa_metric
-from mdiqa_metric import cli, scoring, weights
+from mdiqa_metric import cli, registry
 from mdiqa_metric.cli.choices import choose_metrics
 from mdiqa_metric.cli.metrics import spread
 from mdiqa_metric.cli.printing import SHOWN
-from mdiqa_metric.io import read_image
+from mdiqa_metric.data.images import read_image
+from mdiqa_metric.evaluation import scoring
 
 # A shell starts its background jobs, continuous integration's perhaps, with interrupts ignored, and that is inherited.
 PROGRAM = [
@@ -44,7 +45,7 @@ PROGRAM = [
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, with three restored pictures under "out" and their originals under "in"."""
+    """The working folder, with three restored images under "out" and their originals under "in"."""
     random = np.random.default_rng(0)
     for folder in ("in", "out"):
         (tmp_path / folder).mkdir()
@@ -85,7 +86,7 @@ def expected(metric: str, index: int) -> float:
     return mdiqa_metric.create(metric)(read_image(f"out/{index}.bmp"), read_image(f"in/{index}.png")).item()
 
 
-def test_a_pipe_gets_a_line_a_picture(photos: Path) -> None:
+def test_a_pipe_gets_a_line_a_image(photos: Path) -> None:
     process = start("score", "out", "--reference", "in", "--metric", "psnr", "--metric", "psnr-y", stdout=-1, stderr=-1)
     output, errors = (text.decode() for text in process.communicate(timeout=120))
     assert process.returncode == 0, errors
@@ -107,7 +108,7 @@ def test_a_pipe_gets_a_line_a_picture(photos: Path) -> None:
 
 
 def test_a_terminal_gets_a_bar_and_tables(photos: Path) -> None:
-    Path("out/2.bmp").write_bytes(b"no picture")
+    Path("out/2.bmp").write_bytes(b"no image")
     os.rename("in/10.png", "in/10[red].png")  # markup to rich
     os.rename("out/10.bmp", "out/10[red].bmp")
     near, far = pty.openpty()
@@ -117,7 +118,7 @@ def test_a_terminal_gets_a_bar_and_tables(photos: Path) -> None:
     assert process.wait(120) == 1
     assert "scoring" in text
     assert "━" in text
-    assert "out/2.bmp is no picture" in text
+    assert "out/2.bmp is no image" in text
     after = text[text.rindex("\x1b[?25h") :]  # where the bar gives the cursor back
     assert "scoring" not in after
     assert "out/10[red].bmp" in after
@@ -295,7 +296,7 @@ def test_files_that_are_left_out_are_named(photos: Path) -> None:
     assert "Left out, as their suffixes are no image's: photo.heic, Thumbs.db (2)." in result.stderr
 
 
-def test_one_bad_picture_does_not_end_the_run(photos: Path) -> None:
+def test_one_bad_image_does_not_end_the_run(photos: Path) -> None:
     Path("out/2.bmp").write_bytes(b"")
     Image.new("RGB", (5, 5)).save("out/10.bmp")
     result = run("score", "out", "gone.png", "--metric", "psnr", "--reference", "in/1.png", "--out", "s.csv", code=1)
@@ -308,7 +309,7 @@ def test_one_bad_picture_does_not_end_the_run(photos: Path) -> None:
     ]
     assert "out/2.bmp is empty" in result.stderr
     assert "out/10.bmp: psnr takes an image and a reference of one shape" in result.stderr
-    assert "There is no picture gone.png" in result.stderr
+    assert "There is no image gone.png" in result.stderr
     assert "3 of 4 not scored." in result.stderr
     with open("s.csv", newline="") as file:
         written = list(csv.DictReader(file))
@@ -319,13 +320,13 @@ def test_one_bad_picture_does_not_end_the_run(photos: Path) -> None:
     assert "empty" in written[1]["error"]
 
 
-def test_a_picture_that_one_metric_refuses_keeps_its_other_scores(photos: Path) -> None:
+def test_a_image_that_one_metric_refuses_keeps_its_other_scores(photos: Path) -> None:
     command = ("score", "out/1.bmp", "--reference", "in/1.png", "--metric", "psnr", "--metric", "ms-ssim-rgb")
-    run(*command, "--out", "s.jsonl", code=1)  # MS-SSIM takes no picture this small
+    run(*command, "--out", "s.jsonl", code=1)  # MS-SSIM takes no image this small
     row = json.loads(Path("s.jsonl").read_text())
     assert row["psnr"] == pytest.approx(expected("psnr", 1))
     assert row["ms-ssim-rgb"] is None
-    assert "ms-ssim-rgb takes pictures from" in row["error"]
+    assert "ms-ssim-rgb takes images from" in row["error"]
 
 
 def test_scores_that_are_no_numbers_are_failures(photos: Path) -> None:
@@ -403,7 +404,7 @@ def test_odd_file_names_are_scored_and_written(photos: Path, name: str) -> None:
             ["out", "--metric", "psnr", "--reference", "in", "--device", "meta"],
             "The device meta",
         ),
-        "empty match": (["*.gif", "--metric", "psnr", "--reference", "in"], "The pattern *.gif holds no picture"),
+        "empty match": (["*.gif", "--metric", "psnr", "--reference", "in"], "The pattern *.gif holds no image"),
         "unpaired": (["out/1.bmp", "--metric", "psnr", "--reference", "in"], "References without an image: in/2.png"),
         "missing reference": (["out", "--metric", "psnr", "--reference", "on"], "There is no reference on"),
     }.values(),
@@ -433,16 +434,16 @@ def test_a_reference_that_nobody_asked_for_is_refused() -> None:
 
 def test_weights_that_cannot_be_had_are_one_line(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str) -> None:
-        raise weights.WeightsError("w.pth (1 MB) could not be fetched.")
+        raise registry.WeightsError("w.pth (1 MB) could not be fetched.")
 
-    monkeypatch.setattr(weights, "create", fail)
+    monkeypatch.setattr(registry, "create", fail)
     result = run("score", "out", "--metric", "psnr", "--reference", "in", code=1)
     assert result.stderr == "w.pth (1 MB) could not be fetched.\n"
 
 
 @pytest.fixture
 def rated(photos: Path) -> Path:
-    """A table of six rated pictures, each beside its original, in the working folder."""
+    """A table of six rated images, each beside its original, in the working folder."""
     random = np.random.default_rng(0)
     rows = ["image,reference,mos,distortion,split"]
     for index in range(10):
@@ -460,7 +461,7 @@ def rated(photos: Path) -> Path:
 def test_evaluate_prints_a_line_an_agreement(rated: Path, metrics: tuple[str, ...]) -> None:
     result = run("evaluate", *metrics, "--dataset", rated)
     header, *lines = [line.split("\t") for line in result.stdout.splitlines()]
-    assert header[:7] == ["metric", "group", "n", "pictures", "srcc", "srcc_low", "srcc_high"]
+    assert header[:7] == ["metric", "group", "n", "images", "srcc", "srcc_low", "srcc_high"]
     assert header[-2:] == ["trained_on", "chosen_on"]
     assert {*lines[0][-2:]} == {"-"}  # nothing trained it
     second = "ssim-y-full" if "ssim" in metrics else "ssim-rgb"
@@ -481,11 +482,12 @@ def test_evaluate_says_what_trained_a_metric_beside_its_agreement(rated: Path) -
         Image.open(path).resize((96, 80)).save(path)
     code = """
 import numpy, sys
-from mdiqa_metric import evaluate, trained
+from mdiqa_metric.evaluation import trained_images as trained
 from mdiqa_metric.cli import app
-from mdiqa_metric.io import read_image
+from mdiqa_metric.data.images import read_image
 hashes = numpy.array([trained.image_hash(read_image("out/rated9.png"))])
-evaluate.trained_images = lambda metric: trained.TrainedImages({"trained on": hashes})
+module = sys.modules["mdiqa_metric.evaluation.evaluate"]
+module.trained_images = lambda metric: trained.TrainedImages({"trained on": hashes})
 app()
 """
     command = [sys.executable, "-c", code, "evaluate", "--metric", "mdiqa-lite", "--dataset", str(rated)]
@@ -596,7 +598,7 @@ def test_evaluate_shows_a_bar_with_speed(rated: Path) -> None:
     text = told(near)
     assert process.wait(120) == 0
     assert "10/10" in text
-    assert "pictures/s" in text
+    assert "images/s" in text
     after = text[text.rindex("\x1b[?25h") :]
     assert "plcc_logistic4" in after.replace("\n", "_")
     assert "1.0000 [1.0000, 1.0000]" in after
@@ -654,7 +656,7 @@ def kadid(photos: Path) -> Path:
 
 def test_a_data_set_becomes_a_table(kadid: Path) -> None:
     result = run("dataset", "convert", "kadid10k", kadid, code=1)
-    assert "10125" in result.stderr  # pictures are published
+    assert "10125" in result.stderr  # images are published
     assert table(result.stdout) == [["kadid/table.csv", "6", ""]]
     result = run("dataset", "convert", "kadid10k", kadid, "--out", "k.csv", "--seed", 1, code=1)
     assert table(result.stdout) == [["k.csv", "6", "train:4 test:2"]]
@@ -665,7 +667,7 @@ def test_a_data_set_becomes_a_table(kadid: Path) -> None:
 
 
 def test_every_data_set_is_listed() -> None:
-    from mdiqa_metric.converters import CONVERTERS
+    from mdiqa_metric.data.converters import CONVERTERS
 
     lines = table(run("dataset", "list").stdout)
     assert [line[0] for line in lines] == list(CONVERTERS)
@@ -681,7 +683,7 @@ def test_version_and_help() -> None:
 
 def test_list_names_every_metric() -> None:
     header, *lines = [line.split("\t") for line in run("list").stdout.splitlines()]
-    assert header == ["metric", "kind", "better", "range", "loss", "weights", "licence", "size"]
+    assert header == ["metric", "kind", "better", "range", "loss", "weights", "license", "size"]
     assert [line[0] for line in lines] == mdiqa_metric.list_metrics()
     assert next(line for line in lines if line[0] == "psnr") == ["psnr", "FR", "higher", "0..80", "yes", "none", "", ""]
     facts = {fact["name"]: fact for fact in json.loads(run("list", "--json").stdout)}
@@ -696,16 +698,16 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from huggingface_hub import constants
 
     digest = hashlib.sha256(b"weights").hexdigest()
-    row = {"where": "torchvision", "tag": "VGG16_Weights.IMAGENET1K_V1", "licence": "BSD-3-Clause", "sha256": digest}
+    row = {"where": "torchvision", "tag": "VGG16_Weights.IMAGENET1K_V1", "license": "BSD-3-Clause", "sha256": digest}
     tables = {
         "aliases": {},
-        "metrics": {"heavy": {"class": "psnr.PSNR", "weights": {"trunk": "trunk", "heads": "heads"}}},
+        "metrics": {"heavy": {"class": "psnr.PSNR", "weights": {"backbone": "backbone", "heads": "heads"}}},
         "files": {
-            "trunk": {**row, "filename": "trunk.pth", "size": 2_000_000, "unconfirmed": True},
-            "heads": {**row, "filename": "heads.pth", "size": 500_000, "licence": "CC-BY-NC-4.0", "commercial": False},
+            "backbone": {**row, "filename": "backbone.pth", "size": 2_000_000, "unconfirmed": True},
+            "heads": {**row, "filename": "heads.pth", "size": 500_000, "license": "CC-BY-NC-4.0", "commercial": False},
         },
     }
-    monkeypatch.setattr(weights, "manifest", lambda: tables)
+    monkeypatch.setattr(registry, "manifest", lambda: tables)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # nothing is asked of the network
     (tmp_path / "checkpoints").mkdir()
@@ -722,30 +724,30 @@ def test_list_marks_what_forbids_commerce(files: Path) -> None:
 
 
 def test_weights_list_says_what_is_here(files: Path) -> None:
-    (files / "trunk.pth").write_bytes(b"weights")
+    (files / "backbone.pth").write_bytes(b"weights")
     digest = hashlib.sha256(b"weights").hexdigest()[:12]
     assert table(run("weights", "list").stdout) == [
-        ["trunk", "torchvision", "2.0 MB", "BSD-3-Clause", "verified", f"{digest} (unconfirmed)"],
+        ["backbone", "torchvision", "2.0 MB", "BSD-3-Clause", "verified", f"{digest} (unconfirmed)"],
         ["heads", "torchvision", "0.5 MB", "CC-BY-NC-4.0 (non-commercial)", "no", digest],
     ]
 
 
 def test_weights_verify_finds_damage(files: Path) -> None:
-    (files / "trunk.pth").write_bytes(b"weights")
-    assert table(run("weights", "verify").stdout) == [["trunk", "verified"], ["heads", "no"]]
+    (files / "backbone.pth").write_bytes(b"weights")
+    assert table(run("weights", "verify").stdout) == [["backbone", "verified"], ["heads", "no"]]
     (files / "heads.pth").write_bytes(b"weighty")
     result = run("weights", "verify", "heavy", code=1)
-    assert table(result.stdout) == [["trunk", "verified"], ["heads", "damaged"]]
+    assert table(result.stdout) == [["backbone", "verified"], ["heads", "damaged"]]
     assert "heads.pth is not heads" in result.stderr
-    assert table(run("weights", "verify", "trunk").stdout) == [["trunk", "verified"]]
+    assert table(run("weights", "verify", "backbone").stdout) == [["backbone", "verified"]]
     assert "There is no metric 'thunk'" in run("weights", "verify", "thunk", code=2).stderr
 
 
 def test_weights_fetch_prints_where_they_lie(files: Path) -> None:
-    (files / "trunk.pth").write_bytes(b"weights")
-    assert run("weights", "fetch", "trunk").stdout == f"trunk\t{files / 'trunk.pth'}\n"
+    (files / "backbone.pth").write_bytes(b"weights")
+    assert run("weights", "fetch", "backbone").stdout == f"backbone\t{files / 'backbone.pth'}\n"
     result = run("weights", "fetch", "--all", code=1)
-    assert result.stdout == f"trunk\t{files / 'trunk.pth'}\n"
+    assert result.stdout == f"backbone\t{files / 'backbone.pth'}\n"
     assert "heads (heads.pth, 0.5 MB)" in result.stderr
     assert "offline" in result.stderr
     assert "pass --all" in run("weights", "fetch", code=2).stderr
@@ -753,14 +755,14 @@ def test_weights_fetch_prints_where_they_lie(files: Path) -> None:
 
 def test_weights_card_prints_the_facts(files: Path) -> None:
     text = run("weights", "card", "heavy").stdout
-    assert "# trunk" in text
-    assert "* licence: CC-BY-NC-4.0" in text
+    assert "# backbone" in text
+    assert "* license: CC-BY-NC-4.0" in text
 
 
 def test_embedded_weights_have_a_card() -> None:
-    for key, row in weights.manifest().get("files", {}).items():
+    for key, row in registry.manifest().get("files", {}).items():
         if row["where"] == "embedded":
-            path = weights.locate(key)
+            path = registry.locate(key)
             assert path is not None
             assert run("weights", "card", key).stdout.strip() == path.with_suffix(".md").read_text().strip()
 

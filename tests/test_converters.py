@@ -14,15 +14,16 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from mdiqa_metric.converters import CONVERTERS, Conversion, convert
-from mdiqa_metric.data import QualityDataset, TableError, split_by_content, write_table
+from mdiqa_metric.data.converters import CONVERTERS, Conversion, convert
+from mdiqa_metric.data.dataset import QualityDataset
+from mdiqa_metric.data.tables import TableError, split_by_content, write_table
 
 LIVE = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
 LIVE_NAMES = [f"{folder}/img{number}.bmp" for folder, count in LIVE.items() for number in range(1, count + 1)]
 
 
-def pictures(folder: Path, *names: str) -> None:
-    """Real picture files of those names."""
+def images(folder: Path, *names: str) -> None:
+    """Real image files of those names."""
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +53,7 @@ def live(folder: Path) -> None:
     scipy.io.savemat(folder / "refnames_all.mat", {"refnames_all": cells(references, (1, 982))})
     values = {"dmos_new": dmos[None], "dmos_std": np.full((1, 982), 5.0), "orgs": copies}
     scipy.io.savemat(folder / "dmos_realigned.mat", values)
-    pictures(folder, *LIVE_NAMES, "refimgs/womanhat.bmp", "refimgs/sailing2.bmp")
+    images(folder, *LIVE_NAMES, "refimgs/womanhat.bmp", "refimgs/sailing2.bmp")
 
 
 def csiq(folder: Path) -> None:
@@ -68,27 +69,27 @@ def csiq(folder: Path) -> None:
         table = pd.DataFrame(rows, columns=columns)
         table.to_excel(book, sheet_name="all_by_image", index=False, startrow=3, startcol=3)
     names = ("awgn/1600.AWGN.1", "jpeg2000/1600.jpeg2000.5", "blur/shroom.BLUR.2", "fnoise/shroom.fnoise.3")
-    pictures(folder, *(f"dst_imgs/{name}.png" for name in names), "src_imgs/1600.png", "src_imgs/shroom.png")
+    images(folder, *(f"dst_imgs/{name}.png" for name in names), "src_imgs/1600.png", "src_imgs/shroom.png")
 
 
 def tid2013(folder: Path) -> None:
     text(folder / "mos_with_names.txt", "5.51429 I01_01_1.bmp", "4.5 i01_08_2.bmp", "0.9 I25_24_5.bmp")
     text(folder / "mos_std.txt", "0.13013", "0.18", "0.09")
-    pictures(folder / "distorted_images", "i01_01_1.bmp", "I01_08_2.BMP", "i25_24_5.bmp")
-    pictures(folder / "reference_images", "I01.BMP", "i25.bmp")
+    images(folder / "distorted_images", "i01_01_1.bmp", "I01_08_2.BMP", "i25_24_5.bmp")
+    images(folder / "reference_images", "I01.BMP", "i25.bmp")
 
 
 def kadid10k(folder: Path) -> None:
     rows = ("I01_01_01.png,I01.png,4.57,0.496", "I01_10_05.png,I01.png,1.0,0.0", "I81_25_03.png,I81.png,3,1.2")
     text(folder / "dmos.csv", "dist_img,ref_img,dmos,var", *rows)
-    pictures(folder / "images", "I01_01_01.png", "I01_10_05.png", "I81_25_03.png", "I01.png", "I81.png")
+    images(folder / "images", "I01_01_01.png", "I01_10_05.png", "I81_25_03.png", "I01.png", "I81.png")
 
 
 def pipal(folder: Path) -> None:
     text(folder / "Train_Label/A0001.txt", "A0001_00_00.bmp,1520.0648", "A0001_06_26.bmp,1020.5")
     text(folder / "Train_Label/A0185.txt", "A0185_03_01.bmp,1720.5", "")
-    pictures(folder, "Distortion_1/A0001_00_00.bmp", "Distortion_1/A0001_06_26.bmp")
-    pictures(folder, "Distortion_4/Distortion_4/A0185_03_01.bmp", "Train_Ref/A0001.bmp", "Train_Ref/A0185.bmp")
+    images(folder, "Distortion_1/A0001_00_00.bmp", "Distortion_1/A0001_06_26.bmp")
+    images(folder, "Distortion_4/Distortion_4/A0185_03_01.bmp", "Train_Ref/A0001.bmp", "Train_Ref/A0185.bmp")
 
 
 def clive(folder: Path) -> None:
@@ -101,7 +102,7 @@ def clive(folder: Path) -> None:
         "AllStdDev_release": np.array([std]),
     }.items():
         scipy.io.savemat(folder / f"Data/{name}.mat", {name: value})
-    pictures(folder / "Images", "611.jpg", "100.bmp", *(f"trainingImages/t{number}.bmp" for number in range(1, 8)))
+    images(folder / "Images", "611.jpg", "100.bmp", *(f"trainingImages/t{number}.bmp" for number in range(1, 8)))
 
 
 KONIQ = "image_name,c1,c2,c3,c4,c5,c_total,MOS,SD,set"
@@ -115,7 +116,7 @@ def koniq10k(folder: Path) -> None:
     )
     text(folder / "koniq10k_distributions_sets.csv", KONIQ, *rows)
     for size in ("1024x768", "512x384"):
-        pictures(folder / size, "10004473376.jpg", "10007357496.jpg", "10043785683.jpg")
+        images(folder / size, "10004473376.jpg", "10007357496.jpg", "10043785683.jpg")
 
 
 def spaq(folder: Path) -> None:
@@ -124,7 +125,7 @@ def spaq(folder: Path) -> None:
     (folder / "Annotations").mkdir()
     path = folder / "Annotations/MOS and Image attribute scores.xlsx"
     pd.DataFrame(rows, columns=names).to_excel(path, index=False)
-    pictures(folder / "TestImage", "00001.jpg", "00002.jpg")
+    images(folder / "TestImage", "00001.jpg", "00002.jpg")
 
 
 def flive_images(folder: Path) -> None:
@@ -133,20 +134,20 @@ def flive_images(folder: Path) -> None:
     text(folder / "labels640.csv", "mos_image,name_image", "59.6,voc_emotic_ava/EMOTIC__big.jpg")
     rows = ("blur_dataset/motion0044.jpg,False", "voc_emotic_ava/AVA__1.jpg,True")
     text(folder / "labels<=640_padded.csv", "name_image,is_valid", *rows)
-    pictures(folder / "database", *names)
+    images(folder / "database", *names)
 
 
 def flive_patches(folder: Path) -> None:
     names = [f"patches/{name}_patch_{number}.jpg" for name in ("AVA__1", "EMOTIC__big") for number in (1, 2, 3)]
     text(folder / "labels_patch.csv", "name,mos", *(f"{name},{60 + row}" for row, name in enumerate(names)))
     text(folder / "labels640.csv", "mos_image,name_image", "59.6,voc_emotic_ava/EMOTIC__big.jpg")
-    pictures(folder, *names)
+    images(folder, *names)
 
 
 def bid(folder: Path) -> None:
     table = pd.DataFrame({"Image Number": [4, 456], "Average Subjective Grade": [5.0, 3.18], "std": [0.5, 1.1]})
     table.to_excel(folder / "DatabaseGrades.xlsx", sheet_name="Plan1", index=False)
-    pictures(folder / "ImageDatabase", "DatabaseImage0004.JPG", "DatabaseImage0456.jpg")
+    images(folder / "ImageDatabase", "DatabaseImage0004.JPG", "DatabaseImage0456.jpg")
 
 
 PARA_SCORES = {
@@ -180,7 +181,7 @@ def para(folder: Path) -> None:
     ]
     header = "sessionId,imageName,userId,aestheticScore,qualityScore,compositionScore"
     text(folder / "annotation/PARA-Images.csv", header, *ratings)
-    pictures(folder / "imgs", "session1/iaa_pub1_.jpg", "session1/iaa_pub2_.jpg", "session2/iaa_pub1_.jpg")
+    images(folder / "imgs", "session1/iaa_pub1_.jpg", "session1/iaa_pub2_.jpg", "session2/iaa_pub1_.jpg")
 
 
 def ava(folder: Path) -> None:
@@ -189,7 +190,7 @@ def ava(folder: Path) -> None:
     text(folder / "tags.txt", "1 Abstract", "15 Nature", "22 Still Life")
     text(folder / "challenges.txt", "1396 The Color Red")
     text(folder / "aesthetics_image_lists/generic_test.jpgl", "954184")
-    pictures(folder / "images", "953619.jpg", "953958.jpg", "954184.jpg")
+    images(folder / "images", "953619.jpg", "953958.jpg", "954184.jpg")
 
 
 def agiqa3k(folder: Path) -> None:
@@ -198,7 +199,7 @@ def agiqa3k(folder: Path) -> None:
         'sd1.5_lowstep_001.jpg,"a tray of sushi, baroque style",,,baroque style,5,1,2.5,0.5',
     )
     text(folder / "data.csv", "name,prompt,adj1,adj2,style,mos_quality,std_quality,mos_align,std_align", *rows)
-    pictures(folder / "Images", "AttnGAN_normal_000.jpg", "sd1.5_lowstep_001.jpg")
+    images(folder / "Images", "AttnGAN_normal_000.jpg", "sd1.5_lowstep_001.jpg")
 
 
 LAYOUTS: dict[str, Callable[[Path], None]] = {
@@ -226,7 +227,7 @@ def test_a_release_becomes_a_table_to_learn_from(name: str, tmp_path: Path) -> N
     if name == "live":  # the one that cannot be smaller
         assert conversion.problems == [f"live is published with 779 labels, found {len(table)}."]
     else:
-        assert conversion.problems == [f"{name} is published with {facts.pictures} labels, found {len(table)}."]
+        assert conversion.problems == [f"{name} is published with {facts.images} labels, found {len(table)}."]
     worst, best = facts.scale or (1020.5, 1720.5)
     assert table["mos"].tolist() == pytest.approx([(raw - worst) / (best - worst) for raw in table["raw"]])
     assert not facts.bounded or table["mos"].between(0, 1).all()
@@ -244,7 +245,7 @@ def test_every_converter_has_its_facts() -> None:
     for facts in CONVERTERS.values():
         assert facts.source
         assert facts.terms
-        assert facts.pictures > 500
+        assert facts.images > 500
 
 
 def test_live(tmp_path: Path) -> None:
@@ -263,7 +264,7 @@ def test_live(tmp_path: Path) -> None:
     }
 
 
-def test_live_references_of_the_distorted_pictures_alone_are_in_text_order(tmp_path: Path) -> None:
+def test_live_references_of_the_distorted_images_alone_are_in_text_order(tmp_path: Path) -> None:
     live(tmp_path)
     whole = made("live", tmp_path)
     names = dict(zip(whole["image"], whole["reference"].str.removeprefix("refimgs/"), strict=True))
@@ -278,7 +279,7 @@ def test_live_references_of_another_number_are_refused(tmp_path: Path) -> None:
     live(tmp_path)
     names = ["womanhat.bmp"] * 779
     scipy.io.savemat(tmp_path / "refnames_all.mat", {"refnames_all": cells(names, (779, 1))})
-    with pytest.raises(TableError, match=r"as many or 980, one a distorted picture, got 982, 982 and 779"):
+    with pytest.raises(TableError, match=r"as many or 980, one a distorted image, got 982, 982 and 779"):
         convert("live", tmp_path)
 
 
@@ -300,8 +301,8 @@ def test_csiq(tmp_path: Path) -> None:
 def test_csiq_as_csv_and_in_one_folder(tmp_path: Path) -> None:
     rows = ("1600,1,AWGN,1,0.061,0.062", "shroom,3,jpeg2000,2,0.1,0.5")
     text(tmp_path / "csiq.DMOS.csv", "image,dst_idx,dst_type,dst_lev,dmos_std,dmos", *rows)
-    pictures(tmp_path, "dst_imgs_all/1600.AWGN.1.png", "dst_imgs_all/shroom.jpeg2000.2.png")
-    pictures(tmp_path, "src_imgs/1600.png", "src_imgs/shroom.png")
+    images(tmp_path, "dst_imgs_all/1600.AWGN.1.png", "dst_imgs_all/shroom.jpeg2000.2.png")
+    images(tmp_path, "src_imgs/1600.png", "src_imgs/shroom.png")
     table = made("csiq", tmp_path)
     assert table["image"].tolist() == ["dst_imgs_all/1600.AWGN.1.png", "dst_imgs_all/shroom.jpeg2000.2.png"]
     text(tmp_path / "csiq.DMOS.csv", "image,dst_type,dst_lev,dmos_std,dmos", "1600,sepia,1,0.061,0.062")
@@ -334,7 +335,7 @@ def test_tid2013_lines_must_agree(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"tid2013 has distortions 1 to 24, got I01_25_1.bmp \(1\)"):
         convert("tid2013", tmp_path)
     text(tmp_path / "mos_with_names.txt", "5.5 I01_25_1.bmp", "5.5 lena.bmp")
-    with pytest.raises(TableError, match=r"names its pictures as .*, got lena.bmp \(1\)"):
+    with pytest.raises(TableError, match=r"names its images as .*, got lena.bmp \(1\)"):
         convert("tid2013", tmp_path)
 
 
@@ -364,14 +365,14 @@ def test_pipal(tmp_path: Path) -> None:
         convert("pipal", tmp_path)
 
 
-def test_clive_leaves_the_training_pictures_out(tmp_path: Path) -> None:
+def test_clive_leaves_the_training_images_out(tmp_path: Path) -> None:
     clive(tmp_path)
     table = made("clive", tmp_path)
     assert table["image"].tolist() == ["Images/611.jpg", "Images/100.bmp"]
     assert table["mos"].tolist() == pytest.approx([0.38489474, 1])
     assert table["std"].tolist() == pytest.approx([0.21, 0.19124726])
     scipy.io.savemat(tmp_path / "Data/AllMOS_release.mat", {"AllMOS_release": np.ones((1, 8))})
-    with pytest.raises(TableError, match=r"an entry each a picture, got .*'AllMOS_release': 8"):
+    with pytest.raises(TableError, match=r"an entry each an image, got .*'AllMOS_release': 8"):
         convert("clive", tmp_path)
     scipy.io.savemat(tmp_path / "Data/AllMOS_release.mat", {"MOS": np.ones((1, 9))})
     with pytest.raises(TableError, match=r"should have AllMOS_release, got \['MOS'\]"):
@@ -394,7 +395,7 @@ def test_koniq10k(tmp_path: Path) -> None:
 def test_koniq10k_without_its_sets(tmp_path: Path) -> None:
     header = "image_name,c1,c2,c3,c4,c5,c_total,MOS,SD,MOS_zscore"
     text(tmp_path / "koniq10k_scores_and_distributions.csv", header, "1.jpg,0,0,25,73,7,105,3.83,0.5,77.38")
-    pictures(tmp_path / "512x384", "1.jpg")
+    images(tmp_path / "512x384", "1.jpg")
     table = made("koniq10k", tmp_path)
     assert (table["raw"][0], table["image"][0], "split" in table) == (77.38, "512x384/1.jpg", False)
     text(tmp_path / "koniq10k_distributions_sets.csv", KONIQ, "1.jpg,0,0,1,0,0,105,50,0.5,dev")
@@ -418,11 +419,11 @@ def test_flive_images(tmp_path: Path) -> None:
     assert table["mos"].tolist() == pytest.approx([0.755, 0, 0.596])
     assert table["split"].tolist() == ["train", "val", "test"]
     (tmp_path / "labels640.csv").unlink()
-    missing = r"labels640.csv, which lists the test pictures, is missing: the official split is not known\."
+    missing = r"labels640.csv, which lists the test images, is missing: the official split is not known\."
     assert "split" not in made("flive-images", tmp_path, missing)
 
 
-def test_flive_patches_follow_their_picture(tmp_path: Path) -> None:
+def test_flive_patches_follow_their_image(tmp_path: Path) -> None:
     flive_patches(tmp_path)
     table = made("flive-patches", tmp_path)
     assert table["image"][5] == "patches/EMOTIC__big_patch_3.jpg"
@@ -469,13 +470,13 @@ def test_para_aesthetics_have_their_own_distribution(tmp_path: Path) -> None:
 def test_para_says_which_files_are_missing(tmp_path: Path) -> None:
     para(tmp_path)
     text(tmp_path / "annotation/PARA-Images.csv", "sessionId,imageName,qualityScore", "session1,iaa_pub1_.jpg,1")
-    unrated = r"Pictures without a rating, left out: session1/iaa_pub2_.jpg, session2/iaa_pub1_.jpg \(2\)\."
-    assert len(made("para", tmp_path, unrated, r"Pictures without a label: .*\(2\)\.")) == 1
+    unrated = r"Images without a rating, left out: session1/iaa_pub2_.jpg, session2/iaa_pub1_.jpg \(2\)\."
+    assert len(made("para", tmp_path, unrated, r"Images without a label: .*\(2\)\.")) == 1
     (tmp_path / "annotation/PARA-Images.csv").unlink()
     (tmp_path / "annotation/PARA-GiaaTrain.csv").unlink()
     table = made(
         *("para", tmp_path, r"PARA-GiaaTrain.csv is missing: the table has no rows of the split train\."),
-        *(r"PARA-Images.csv is missing: .*no distribution.*", r"Pictures without a label: .*\(2\)\."),
+        *(r"PARA-Images.csv is missing: .*no distribution.*", r"Images without a label: .*\(2\)\."),
     )
     assert table["split"].tolist() == ["test"]
     (tmp_path / "annotation/PARA-GiaaTest.csv").unlink()
@@ -505,12 +506,12 @@ def test_ava_in_its_own_folder_with_gaps(tmp_path: Path) -> None:
         file.write("4 1000 0 0 0 0 0 0 0 0 0 0 1 22 1396\n5 1001 0 0 0 0 0 0 0 0 0 1 3 0 1396\n")
     for name in ("tags.txt", "challenges.txt", "aesthetics_image_lists/generic_test.jpgl"):
         (tmp_path / "AVA_dataset" / name).unlink()
-    pictures(tmp_path, "AVA_dataset/images/1000.jpg")
+    images(tmp_path, "AVA_dataset/images/1000.jpg")
     table = made(
         *("ava", tmp_path, r"aesthetics_image_lists/generic_test.jpgl is missing: the official split is not known\."),
         *(
             r"Labels without a number, left out: 1000.jpg \(1\)\.",
-            r"Labels without a picture, left out: 1001.jpg \(1\)\.",
+            r"Labels without an image, left out: 1001.jpg \(1\)\.",
         ),
     )
     assert table["image"][0] == "AVA_dataset/images/953619.jpg"
@@ -536,20 +537,20 @@ def test_what_does_not_join_is_reported_and_left_out(tmp_path: Path) -> None:
     rows += ["I01_03_01.png,I01.png,,0.5", "I01_03_02.png,I01.png,good,0.5", "I01_03_03.png,I01.png,3,"]
     rows += ["I02_01_01.png,I02.png,3,0.5", "I01_04_01.png,I01.png,5.5,0.5"]
     text(tmp_path / "dmos.csv", "dist_img,ref_img,dmos,var", *rows)
-    pictures(tmp_path / "images", "I01.png", *names[2:], "i01_01_01.BMP", "I01_01_01.jpg", "I01_02_01.png")
-    pictures(tmp_path / "images", "I02_01_01.png", "I01_04_01.png", "stray.png", "I01_03_01.png")
-    text(tmp_path / "images/readme.txt", "no picture")
+    images(tmp_path / "images", "I01.png", *names[2:], "i01_01_01.BMP", "I01_01_01.jpg", "I01_02_01.png")
+    images(tmp_path / "images", "I02_01_01.png", "I01_04_01.png", "stray.png", "I01_03_01.png")
+    text(tmp_path / "images/readme.txt", "no image")
     text(tmp_path / "images/._I01_01_02.png", "what macOS leaves in archives")
     conversion = convert("kadid10k", tmp_path)
     assert conversion.problems == [
         "kadid10k is published with 10125 labels, found 12.",
         "Labels without a number, left out: I01_03_01.png, I01_03_02.png (2).",
         "Labels without a standard deviation, left out: I01_03_03.png (1).",
-        "Pictures with several labels, left out: I01_02_01.png, i01_02_01.PNG (2).",
-        "Labels without a picture, left out: I01_01_02.png (1).",
-        "Labels whose name fits several files as a picture, left out: I01_01_01.png (1).",
-        "Labels without a reference picture, left out: images/I02_01_01.png (1).",
-        "Pictures without a label: images/stray.png (1).",
+        "Images with several labels, left out: I01_02_01.png, i01_02_01.PNG (2).",
+        "Labels without an image, left out: I01_01_02.png (1).",
+        "Labels whose name fits several files as an image, left out: I01_01_01.png (1).",
+        "Labels without a reference image, left out: images/I02_01_01.png (1).",
+        "Images without a label: images/stray.png (1).",
         "Labels outside the published scale, 1 (worst) to 5: images/I01_04_01.png (1).",
     ]
     table = conversion.table
@@ -559,8 +560,8 @@ def test_what_does_not_join_is_reported_and_left_out(tmp_path: Path) -> None:
 
 def test_a_name_that_is_spelled_exactly_is_no_riddle(tmp_path: Path) -> None:
     text(tmp_path / "dmos.csv", "dist_img,ref_img,dmos,var", "I01_01_01.png,I01.png,3,0.5")
-    pictures(tmp_path / "images", "I01.png", "I01.PNG", "I01_01_01.png", "I01_01_01.bmp")
-    table = made("kadid10k", tmp_path, r"Pictures without a label: images/I01.PNG \(1\)\.")
+    images(tmp_path / "images", "I01.png", "I01.PNG", "I01_01_01.png", "I01_01_01.bmp")
+    table = made("kadid10k", tmp_path, r"Images without a label: images/I01.PNG \(1\)\.")
     assert table[["image", "reference"]].to_numpy().tolist() == [["images/I01_01_01.png", "images/I01.png"]]
 
 
@@ -598,7 +599,7 @@ def test_a_label_without_a_name_is_reported(tmp_path: Path) -> None:
     agiqa3k(tmp_path)
     with (tmp_path / "data.csv").open("a") as file:
         file.write(",a cat,,,,1,1,1,1\n")
-    assert len(made("agiqa3k", tmp_path, r"Labels without a picture, left out: nan \(1\)\.")) == 2
+    assert len(made("agiqa3k", tmp_path, r"Labels without an image, left out: nan \(1\)\.")) == 2
 
 
 @pytest.mark.parametrize("name", CONVERTERS)
@@ -631,18 +632,18 @@ def test_other_columns_are_an_error(name: str, tmp_path: Path) -> None:
         convert(name, tmp_path)
 
 
-def test_labels_without_any_picture_are_an_error(tmp_path: Path) -> None:
+def test_labels_without_any_image_are_an_error(tmp_path: Path) -> None:
     agiqa3k(tmp_path)
     for path in (tmp_path / "Images").iterdir():
         path.unlink()
-    with pytest.raises(TableError, match=r"None of the 2 labels of agiqa3k has a picture below .*AttnGAN_normal_000"):
+    with pytest.raises(TableError, match=r"None of the 2 labels of agiqa3k has an image below .*AttnGAN_normal_000"):
         convert("agiqa3k", tmp_path)
 
 
 def test_one_number_for_all_has_no_scale(tmp_path: Path) -> None:
     text(tmp_path / "Train_Label/A0001.txt", "A0001_00_00.bmp,1500", "A0001_00_01.bmp,1500")
-    pictures(tmp_path, "Train_Dist/A0001_00_00.bmp", "Train_Dist/A0001_00_01.bmp", "Train_Ref/A0001.bmp")
-    with pytest.raises(TableError, match=r"one number for all pictures, 1500"):
+    images(tmp_path, "Train_Dist/A0001_00_00.bmp", "Train_Dist/A0001_00_01.bmp", "Train_Ref/A0001.bmp")
+    with pytest.raises(TableError, match=r"one number for all images, 1500"):
         convert("pipal", tmp_path)
 
 
@@ -658,7 +659,7 @@ def large(folder: Path) -> Conversion:
     names = [f"I{scene:02d}_01_0{level}.png" for scene in range(1, 11) for level in range(1, 4)]
     rows = [f"{name},{name[:3]}.png,3,0.5" for name in names]
     text(folder / "dmos.csv", "dist_img,ref_img,dmos,var", *rows)
-    pictures(folder / "images", *names, *(f"I{scene:02d}.png" for scene in range(1, 11)))
+    images(folder / "images", *names, *(f"I{scene:02d}.png" for scene in range(1, 11)))
     return convert("kadid10k", folder, seed=7)
 
 

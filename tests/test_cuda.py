@@ -64,7 +64,7 @@ def test_autocast_keeps_the_score(row, dtype):
     with torch.autocast("cuda", dtype):
         score = metric(image, reference)
     assert score.dtype == torch.float32
-    torch.testing.assert_close(score, expected, rtol=1.5 * row.half, atol=max(row.near_zero, 1e-5))
+    torch.testing.assert_close(score, expected, rtol=1.5 * row.amp_rtol, atol=max(row.near_zero, 1e-5))
 
 
 @each_loss
@@ -106,7 +106,7 @@ def test_a_whole_model_goes_into_half_precision_with_its_loss(row):
     expected = metric(image, reference)
     parent = nn.ModuleList([Loss(metric)]).bfloat16()
     assert gradient_of(parent[0], image.bfloat16(), reference).isfinite().all()
-    torch.testing.assert_close(metric(image, reference), expected, rtol=5 * row.half, atol=max(row.near_zero, 1e-5))
+    torch.testing.assert_close(metric(image, reference), expected, rtol=5 * row.amp_rtol, atol=max(row.near_zero, 1e-5))
 
 
 @pytest.mark.parametrize("row", convolutional, ids=lambda row: row.name)
@@ -151,7 +151,7 @@ def test_models_are_built_on_other_devices():
             model.loss = WeightedLoss({"lite": (Loss(create("mdiqa-lite")), 0.3)})
         model.to_empty(device="cuda")
         torch.testing.assert_close(model.loss(image), 0.3 * expected)
-        model.loss.weigh(lite=0.6)
+        model.loss.set_weights(lite=0.6)
         torch.testing.assert_close(model.loss(image), 0.6 * expected)
 
 

@@ -1,4 +1,4 @@
-"""Tables of rated pictures, as people and programs write them, and what a DataLoader makes of them."""
+"""Tables of rated images, as people and programs write them, and what a DataLoader makes of them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from mdiqa_metric.data import QualityDataset, TableError, read_table, split_by_content, write_table
-from mdiqa_metric.io import ImageError, read_image
+from mdiqa_metric.data.dataset import QualityDataset
+from mdiqa_metric.data.images import read_image
+from mdiqa_metric.data.pairing import ImageError
+from mdiqa_metric.data.tables import TableError, read_table, split_by_content, write_table
 
 RATED = pd.DataFrame(
     {
@@ -35,14 +37,14 @@ RATED = pd.DataFrame(
         "ratings_2": [1, 0, 0],
         "sharpness": [0.5, 1.0, 0.1],
         "prompt": ["a cat, asleep", "", "2020"],
-        "colour": [0, 1, 0],
+        "color": [0, 1, 0],
     }
 )
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with the pictures of `RATED`, each of random pixels."""
+    """A folder with the images of `RATED`, each of random pixels."""
     random = np.random.default_rng(0)
     for name in {*RATED["image"], *RATED["reference"]}:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -59,7 +61,7 @@ def test_csv_and_parquet_give_the_same_table(folder: Path) -> None:
     from_csv = read_table(save(folder, RATED))
     pd.testing.assert_frame_equal(from_csv, read_table(save(folder, RATED, "table.parquet")))
     assert [*from_csv.columns] == [*RATED.columns]
-    for name in ("mos", "raw", "std", "ratings_10", "ratings_1.5", "sharpness", "colour"):
+    for name in ("mos", "raw", "std", "ratings_10", "ratings_1.5", "sharpness", "color"):
         assert from_csv[name].dtype == np.float64
         assert from_csv[name].tolist() == RATED[name].tolist(), name
     for name in ("image", "reference", "split", "content", "distortion", "prompt", "level"):
@@ -107,7 +109,7 @@ def test_leading_zeros_are_kept_and_truth_values_are_text(folder: Path) -> None:
     assert read["level"].tolist() == ["01", "02", "02"]
     assert read["flag"].tolist() == ["True", "False", "True"]
     assert read["truth"].tolist() == read["said"].tolist() == ["True", "", "False"]
-    assert QualityDataset(folder / "t.csv").attributes == ("sharpness", "colour")
+    assert QualityDataset(folder / "t.csv").attributes == ("sharpness", "color")
     for mos in ([True, False, True], ["True", "False", "True"]):
         with pytest.raises(TableError, match=r"a finite number as mos .*out/1\.png \(True\)"):
             both_ways(folder, RATED.assign(mos=mos), index=False)
@@ -121,7 +123,7 @@ def test_numbers_are_numbers_however_they_are_kept(folder: Path) -> None:
     assert read["level"].tolist()[::2] == [1, 2.5]
     assert np.isnan(read["level"][1])
     assert {*read[["mos", "share", "whole", "level"]].dtypes} == {np.dtype(np.float64)}
-    assert QualityDataset(folder / "t.csv").attributes == ("sharpness", "colour", "share", "whole")
+    assert QualityDataset(folder / "t.csv").attributes == ("sharpness", "color", "share", "whole")
 
 
 @pytest.mark.parametrize("gap", ["", "NA", "nan", "N/A", "null", "None"])
@@ -148,7 +150,7 @@ def test_an_index_that_pandas_wrote_is_left_out(folder: Path) -> None:
     by_name = both_ways(folder, RATED.set_index("image"))
     pd.testing.assert_frame_equal(by_name[want.columns], want)
     both_ways(folder, RATED.assign(index=[0.5, 1.0, 2.0]))
-    assert QualityDataset(folder / "t.csv").attributes == ("sharpness", "colour", "index")
+    assert QualityDataset(folder / "t.csv").attributes == ("sharpness", "color", "index")
 
 
 def test_a_table_of_two_columns_is_enough(folder: Path) -> None:
@@ -164,7 +166,7 @@ def test_a_split_has_its_rows_numbered_anew(folder: Path) -> None:
     table = read_table(save(folder, RATED), split="test")
     assert table["image"].tolist() == ["out/10.png"]
     assert [*table.index] == [0]
-    (folder / "out/1.png").unlink()  # a picture of another split may be missing
+    (folder / "out/1.png").unlink()  # an image of another split may be missing
     assert len(read_table(folder / "table.csv", split="test")) == 1
 
 
@@ -183,7 +185,7 @@ FAULTS = {
     "negative count": (RATED.assign(ratings_2=[1, 0, -1]), r"a number from 0 up as ratings_2 .*out/10.png"),
     "no ratings": (RATED.assign(ratings_10=0), r"has no ratings for out/2.png \(1\)"),
     "attribute": (RATED.assign(sharpness=[1, np.nan, 1]), r"a finite number as sharpness .*out/2.png"),
-    "twice": (RATED.assign(image="out/1.png"), r"several rows for out/1.png \(1\): keep one row a picture"),
+    "twice": (RATED.assign(image="out/1.png"), r"several rows for out/1.png \(1\): keep one row an image"),
     "unnamed": (RATED.assign(image=["out/1.png", "", "out/2.png"]), r"names no image in rows 1 \(1\)"),
     "no reference": (RATED.assign(reference=["in/a.png", None, ""]), r"names no reference in rows 1, 2 \(2\)"),
     "split": (
@@ -210,13 +212,13 @@ def test_a_faulty_table_is_an_error(folder: Path, fault: str) -> None:
         QualityDataset(table, root=folder)
 
 
-def test_many_missing_pictures_are_counted(folder: Path) -> None:
+def test_many_missing_images_are_counted(folder: Path) -> None:
     table = pd.DataFrame({"image": [f"out/{index}.png" for index in range(100)], "mos": 1.0})
     with pytest.raises(TableError, match=r"out/0.png, out/3.png, out/4.png, out/5.png, out/6.png, \.\.\. \(97\)"):
         read_table(save(folder, table))
 
 
-def test_pictures_are_looked_for_with_one_listing_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_looked_for_with_one_listing_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(folder, RATED)
     listed: list[Any] = []
     listdir = os.listdir
@@ -259,7 +261,7 @@ def test_without_pandas_the_extra_is_named(folder: Path, monkeypatch: pytest.Mon
 
 def test_importing_loads_no_pandas() -> None:
     heavy = "{'pandas', 'pyarrow', 'scipy', 'openpyxl'}"
-    code = f"import sys, mdiqa_metric.data, mdiqa_metric.converters; print(*{heavy} & {{*sys.modules}})"
+    code = f"import sys, mdiqa_metric.data, mdiqa_metric.data.converters; print(*{heavy} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 
@@ -278,7 +280,7 @@ def test_a_table_can_be_written_elsewhere(folder: Path) -> None:
 def test_an_item_has_what_its_row_has(folder: Path) -> None:
     dataset = QualityDataset(save(folder, RATED))
     assert len(dataset) == 3
-    assert dataset.attributes == ("sharpness", "colour")
+    assert dataset.attributes == ("sharpness", "color")
     assert dataset.rating_values == (1.5, 2, 10)
     assert dataset.full_reference
     assert dataset.root == folder
@@ -398,7 +400,7 @@ def test_a_split_depends_on_the_seed_alone() -> None:
     assert [*test] == ["scene4", "scene13", "scene14", "scene20", "scene22"]
 
 
-def test_scenes_are_references_or_pictures_where_nothing_names_them() -> None:
+def test_scenes_are_references_or_images_where_nothing_names_them() -> None:
     table = scenes(25).rename(columns={"content": "reference"})
     split = split_by_content(table, {"train": 0.8, "test": 0.2}, seed=0)
     assert (split.groupby("reference")["split"].nunique() == 1).all()

@@ -38,7 +38,7 @@ def step_of(model, image, reference):
 
 
 def train_in_two(rank: int, folder: str) -> None:
-    """What each process runs: its picture of the pair, a trainable row of each class."""
+    """What each process runs: its image of the pair, a trainable row of each class."""
     torch.set_num_threads(1)
     store = torch.distributed.FileStore(f"{folder}/store", 2)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)

@@ -1,4 +1,4 @@
-"""Evaluation as it goes on a real disk: killed, torn, shared among processes, and over pictures that fail."""
+"""Evaluation as it goes on a real disk: killed, torn, shared among processes, and over images that fail."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ import torch
 from PIL import Image
 
 import mdiqa_metric
-from mdiqa_metric.agreement import agreement, compare
-from mdiqa_metric.data import QualityDataset
-from mdiqa_metric.evaluate import StoreError, evaluate
+from mdiqa_metric.data.dataset import QualityDataset
+from mdiqa_metric.evaluation import evaluate
+from mdiqa_metric.evaluation.agreement import agreement, compare
+from mdiqa_metric.evaluation.resume_log import StoreError
 
 PICTURES = 12
 FEW = {"resamples": 40}
 
 
 class Energy(mdiqa_metric.Metric):
-    """The energy of a picture's gradient, which leaves a line in a file for each call."""
+    """The energy of an image's gradient, which leaves a line in a file for each call."""
 
     full_reference, lower_is_better, score_range = False, False, (0.0, math.inf)
 
@@ -39,7 +40,7 @@ class Energy(mdiqa_metric.Metric):
         self.calls, self.stuck, self.gain = calls, stuck, gain
 
     def score(self, image: torch.Tensor, reference: None) -> torch.Tensor:
-        number = round(image[0, 0, 0, 0].item() * 255)  # pictures carry theirs in their first sample
+        number = round(image[0, 0, 0, 0].item() * 255)  # images carry theirs in their first sample
         with self.calls.open("a") as file:
             file.write(f"{number}\n")
         if number == self.stuck:
@@ -51,13 +52,13 @@ class Energy(mdiqa_metric.Metric):
 
 
 class Distance(Energy):
-    """Lower is better, and half of the pictures are refused."""
+    """Lower is better, and half of the images are refused."""
 
     lower_is_better = True
 
     def score(self, image: torch.Tensor, reference: None) -> torch.Tensor:
         if round(image[0, 0, 0, 0].item() * 255) % 2:
-            raise RuntimeError("no odd pictures,\nplease")
+            raise RuntimeError("no odd images,\nplease")
         return -super().score(image, None)
 
 
@@ -81,7 +82,7 @@ class Sides(mdiqa_metric.MultiDimensional):
 
 
 def make_table(folder: Path, count: int = PICTURES, **columns: Any) -> Path:
-    """Pictures that differ in contrast and brightness, and a table of them."""
+    """Images that differ in contrast and brightness, and a table of them."""
     random = np.random.default_rng(0)
     folder.mkdir(exist_ok=True)
     for index in range(count):
@@ -117,16 +118,16 @@ def test_scores_and_agreement_are_those_of_the_metric(tmp_path: Path, table: Pat
     assert [image["mos"] for image in whole["images"]] == mos
     assert [image["image"] for image in whole["images"]] == [f"{index}.png" for index in range(PICTURES)]
     facts = whole["metrics"]["energy"]
-    assert facts["agreement"] == {"pictures": PICTURES, **agreement(scores, mos, resamples=40)}
+    assert facts["agreement"] == {"images": PICTURES, **agreement(scores, mos, resamples=40)}
     assert facts["agreement"]["srcc"] > 0.9
     assert facts["fingerprint"] == metric.fingerprint()
     assert (facts["scored"], facts["failed"]) == (PICTURES, 0)
-    assert whole["dataset"]["pictures"] == PICTURES
+    assert whole["dataset"]["images"] == PICTURES
     assert json.loads(json.dumps(whole, allow_nan=False)) == whole
 
 
 def start(tmp_path: Path, table: Path, stuck: int) -> subprocess.Popen[bytes]:
-    """A process that evaluates, and waits for ever in the picture `stuck`."""
+    """A process that evaluates, and waits for ever in the image `stuck`."""
     code = """
 import sys
 from pathlib import Path
@@ -191,7 +192,7 @@ def test_files_that_changed_are_scored_again(tmp_path: Path) -> None:
     metrics = {"psnr": mdiqa_metric.create("psnr"), "energy": Energy(tmp_path / "calls")}
 
     def gone_on() -> tuple[str, list[str]]:
-        """What the resumed run gives, and which pictures it scored."""
+        """What the resumed run gives, and which images it scored."""
         (tmp_path / "calls").unlink(missing_ok=True)
         results = evaluate(metrics, dataset, store=tmp_path / "store", **FEW)
         return json.dumps(results), lines(tmp_path / "calls")
@@ -215,18 +216,18 @@ def test_files_that_changed_are_scored_again(tmp_path: Path) -> None:
     changed, scored = gone_on()
     assert scored == ["1", "3", "5", "7", "9", "11"]
     assert changed == fresh() != after
-    # The time alone, as a picture without compression keeps its size; and a time that was set back, as copying does.
+    # The time alone, as an image without compression keeps its size; and a time that was set back, as copying does.
     times = os.stat(dataset.path(5))
     os.utime(dataset.path(5), ns=(times.st_atime_ns, times.st_mtime_ns + 1))
     with dataset.path(6).open("ab") as file:
         times = os.stat(file.fileno())
-        file.write(b"more behind the picture")
+        file.write(b"more behind the image")
     os.utime(dataset.path(6), ns=(times.st_atime_ns, times.st_mtime_ns))
     assert gone_on() == (changed, ["5", "6"])
     # A metric that asks for no reference does not mind one.
     alone = {"energy": metrics["energy"]}
     evaluate(alone, dataset, store=tmp_path / "alone", **FEW)
-    Image.new("RGB", (20, 24), "grey").save(reference)
+    Image.new("RGB", (20, 24), "gray").save(reference)
     (tmp_path / "calls").unlink()
     evaluate(alone, dataset, store=tmp_path / "alone", **FEW)
     assert lines(tmp_path / "calls") == []
@@ -293,22 +294,22 @@ def test_a_damaged_store_is_refused(tmp_path: Path, table: Path) -> None:
 
 
 def test_failures_are_listed_and_end_nothing(tmp_path: Path, table: Path) -> None:
-    (table.parent / "4.png").write_bytes(b"no picture")
+    (table.parent / "4.png").write_bytes(b"no image")
     metrics = {"energy": Energy(tmp_path / "calls"), "distance": Distance(tmp_path / "more")}
     results = evaluate(metrics, QualityDataset(table), store=tmp_path / "store", **FEW)
     by_name = {image["image"]: image for image in results["images"]}
     assert len(by_name) == PICTURES
     assert by_name["4.png"]["scores"] == {"energy": None, "distance": None}
-    assert "4.png is no picture" in by_name["4.png"]["errors"]["energy"]
+    assert "4.png is no image" in by_name["4.png"]["errors"]["energy"]
     assert by_name["4.png"]["errors"]["energy"] == by_name["4.png"]["errors"]["distance"]
     assert by_name["5.png"]["scores"]["energy"] > 0
-    assert by_name["5.png"]["errors"] == {"distance": "no odd pictures, please"}
+    assert by_name["5.png"]["errors"] == {"distance": "no odd images, please"}
     assert by_name["6.png"]["errors"] == {}
     facts = results["metrics"]
     assert [facts[name]["scored"] for name in metrics] == [11, 5]
     assert [facts[name]["failed"] for name in metrics] == [1, 7]
-    assert (facts["energy"]["agreement"]["n"], facts["energy"]["agreement"]["pictures"]) == (11, PICTURES)
-    assert (facts["distance"]["agreement"]["n"], facts["distance"]["agreement"]["pictures"]) == (5, PICTURES)
+    assert (facts["energy"]["agreement"]["n"], facts["energy"]["agreement"]["images"]) == (11, PICTURES)
+    assert (facts["distance"]["agreement"]["n"], facts["distance"]["agreement"]["images"]) == (5, PICTURES)
     both = [by_name[f"{index}.png"] for index in (0, 2, 6, 8, 10)]
     energy, distance = ([image["scores"][name] for image in both] for name in metrics)
     opposite, mos = [-score for score in distance], [image["mos"] for image in both]
@@ -343,7 +344,7 @@ def test_a_metric_that_fails_everywhere_has_no_numbers(tmp_path: Path, table: Pa
 
 
 def test_pairs_of_many_metrics_are_compared_on_request(tmp_path: Path, table: Path) -> None:
-    (table.parent / "4.png").write_bytes(b"no picture")
+    (table.parent / "4.png").write_bytes(b"no image")
     kinds = [Energy, Distance] * 4
     metrics = {f"m{index}": kind(tmp_path / "calls") for index, kind in enumerate(kinds)}
     few = {name: metrics[name] for name in ("m0", "m1", "m2", "m3", "m4", "m5")}
@@ -358,7 +359,7 @@ def test_pairs_of_many_metrics_are_compared_on_request(tmp_path: Path, table: Pa
     found = compared(metrics, compare=True)
     assert [(row["a"], row["b"]) for row in found] == [*combinations(metrics, 2)]
     assert {row["n"] for row in found} == {11, 5}
-    # Measured together or on fewer pictures than each has, they are as two alone.
+    # Measured together or on fewer images than each has, they are as two alone.
     pair = {name: metrics[name] for name in ("m2", "m5")}
     assert compared(pair) == [row for row in found if (row["a"], row["b"]) == ("m2", "m5")]
 
@@ -392,7 +393,7 @@ def test_groups_have_their_own_agreement(tmp_path: Path) -> None:
     }
     images = results["images"]
     noise = [(image["scores"]["energy"], image["mos"]) for image in images if image["distortion"] == "noise"]
-    assert groups["distortion"]["noise"] == {"pictures": 5, **agreement(*zip(*noise, strict=True), resamples=40)}
+    assert groups["distortion"]["noise"] == {"images": 5, **agreement(*zip(*noise, strict=True), resamples=40)}
     assert results["dataset"]["small_groups"] == {"distortion": {"fog": 1}, "level": {"3": 1}}
     assert images[11]["level"] is None
 
@@ -417,7 +418,7 @@ def test_dimensions_are_held_against_attributes_of_their_name(tmp_path: Path) ->
     dataset = QualityDataset(table)
     bright = [dataset[index]["image"].mean((1, 2)).mean().item() for index in range(PICTURES)]
     assert results["images"][2]["dimensions"] == {"sides": {"brightness": bright[2]}}
-    want = {"pictures": PICTURES, **agreement(bright, pandas.read_csv(table)["brightness"], resamples=40)}
+    want = {"images": PICTURES, **agreement(bright, pandas.read_csv(table)["brightness"], resamples=40)}
     assert results["metrics"]["sides"]["dimensions"] == {"brightness": want}
     again = evaluate(Sides(), QualityDataset(table), store=tmp_path / "store", **FEW)
     assert json.dumps(again) == json.dumps(results)
@@ -490,12 +491,12 @@ def test_another_number_of_processes_goes_on(tmp_path: Path, table: Path, whole:
     evaluate(Energy(tmp_path / "calls"), QualityDataset(table), store=store, **FEW)
     first = store / "scores-0.jsonl"
     cut = first.read_bytes().splitlines(keepends=True)
-    first.write_bytes(b"".join(cut[:6]) + cut[6][:9])  # five pictures, and a torn one
+    first.write_bytes(b"".join(cut[:6]) + cut[6][:9])  # five images, and a torn one
     in_two(tmp_path / "run", table, store)
     called = [lines(tmp_path / f"run/calls-{rank}") for rank in range(2)]
     assert called == [["5", "7", "9", "11"], ["6", "8", "10"]]
     assert (tmp_path / "run/results-0").read_text() == json.dumps(whole)
-    # Pictures that changed meanwhile, in a row of either file, are shared anew; the old rows stay behind.
+    # Images that changed meanwhile, in a row of either file, are shared anew; the old rows stay behind.
     for index in (0, 6):
         os.utime(table.parent / f"{index}.png", ns=(1, 1))
     in_two(tmp_path / "more", table, store)

@@ -11,14 +11,14 @@ from torch import nn
 
 import mdiqa_metric
 from mdiqa_metric import DimensionMean, Loss, WeightedLoss, create
-from mdiqa_metric.layers.convolution import Conv, ConvReLU
-from mdiqa_metric.weights import metric_class, metric_classes
+from mdiqa_metric.layers.convolution import FrozenConv2d, FrozenConv2dReLU
+from mdiqa_metric.registry import metric_class, metric_classes
 from tests.rows import ROWS, build, content, first_of_each_class, metric_of, pair_of
 
 FIRST = first_of_each_class(ROWS)
 each_metric = pytest.mark.parametrize("row", FIRST, ids=lambda row: row.name)
 WITH_WEIGHTS = [
-    row for row in FIRST if not row.form and row.name.startswith(("lpips", "stlpips", "dists", "topiq", "mdiqa"))
+    row for row in FIRST if not row.wrapper and row.name.startswith(("lpips", "stlpips", "dists", "topiq", "mdiqa"))
 ]
 each_network = pytest.mark.parametrize("row", WITH_WEIGHTS, ids=lambda row: row.name)
 
@@ -53,7 +53,7 @@ def spoil(holder):
 
 
 @each_metric
-def test_no_holder_trains_saves_or_initialises_a_metric(row):
+def test_no_holder_trains_saves_or_initializes_a_metric(row):
     metric = copy.deepcopy(metric_of(row))
     image, reference = pair_of(row)
     line, score = metric.fingerprint(), metric(image, reference)
@@ -127,10 +127,10 @@ def test_the_process_default_dtype_changes_nothing(row, request):
     expected, line = metric_of(row)(image, reference), metric_of(row).fingerprint()
     request.getfixturevalue("bfloat16_by_default")
     assert torch.equal(metric_of(row)(image, reference), expected)
-    if row.form:
+    if row.wrapper:
         return
     metric = build(row.name, content(row.goldens[0]), **dict(row.options))
-    for name, value in row.smaller:
+    for name, value in row.overrides:
         setattr(metric, name, value)
     assert torch.get_default_dtype() == torch.bfloat16
     assert metric.fingerprint() == line
@@ -170,17 +170,17 @@ def test_moving_in_inference_mode_leaves_weights_that_a_loss_can_save(row):
 
 
 def test_what_the_user_weighs_keeps_its_digits_in_half_precision():
-    lite = create("mdiqa-lite").bfloat16().weigh(sharpness=1.001)
+    lite = create("mdiqa-lite").bfloat16().set_weights(sharpness=1.001)
     assert lite.dimension_weights.tolist()[-1] == pytest.approx(1.001, abs=1e-7)
-    lite.half().weigh(sharpness=70000.0)
+    lite.half().set_weights(sharpness=70000.0)
     image = torch.rand(1, 3, 64, 64)
     assert DimensionMean(lite)(image).isfinite().all()
     assert lite(image).isfinite().all()
     loss = WeightedLoss({"lite": (Loss(lite), 0.3)}).bfloat16().float()
     assert loss.weights.tolist() == pytest.approx([0.3], abs=1e-7)
     with torch.inference_mode():
-        loss.weigh(lite=0.7)
-        lite.weigh(sharpness=2.0)
+        loss.set_weights(lite=0.7)
+        lite.set_weights(sharpness=2.0)
     image = torch.rand(1, 3, 64, 64, requires_grad=True)
     loss.float()(image).backward()
     assert image.grad.isfinite().all()
@@ -249,7 +249,7 @@ def test_an_untrained_network_that_was_asked_for_scores_and_says_so():
     ],
     ids=str,
 )
-@pytest.mark.parametrize("kind", [Conv, ConvReLU])
+@pytest.mark.parametrize("kind", [FrozenConv2d, FrozenConv2dReLU])
 def test_frozen_convolutions_take_what_torch_takes(kind, options):
     torch.manual_seed(0)
     ours = kind(3, 6, 3, **options).double().requires_grad_(False)
@@ -257,6 +257,6 @@ def test_frozen_convolutions_take_what_torch_takes(kind, options):
     plain.load_state_dict(ours.state_dict())
     image = torch.rand(2, 3, 11, 12, dtype=torch.float64)
     with torch.no_grad():
-        expected = plain(image).relu() if kind is ConvReLU else plain(image)
+        expected = plain(image).relu() if kind is FrozenConv2dReLU else plain(image)
     torch.testing.assert_close(ours(image), expected)
     assert torch.autograd.gradcheck(ours, image.requires_grad_())

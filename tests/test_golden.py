@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mdiqa_metric.weights import manifest
+from mdiqa_metric.registry import manifest
 from tests.golden import golden
 from tests.rows import GOLDEN, ROWS, build, content
 
@@ -18,7 +18,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "row" not in metafunc.fixturenames:
         return
     folder = metafunc.config.getoption("--golden") or GOLDEN
-    known = {stem: row for row in ROWS for stem in row.goldens if not row.form}
+    known = {stem: row for row in ROWS for stem in row.goldens if not row.wrapper}
     cases = [
         pytest.param(known[path.stem], path, id=path.stem)
         for path in sorted(Path(folder).glob("*.json"))
@@ -35,10 +35,10 @@ def test_golden(row, path):
     assert metric.lower_is_better == data["lower_better"]
     largest = max(abs(case["score"]) for case in data["cases"])
     for case in data["cases"]:
-        image, reference = _pictures(case, data["kind"])
+        image, reference = _images(case, data["kind"])
         image.requires_grad_("grad" in case)
-        if "weight_ratio" in case["options"] or hasattr(metric, "weigh"):
-            metric.weigh(case["options"].get("weight_ratio", [1.0] * len(metric.dimension_names)))
+        if "weight_ratio" in case["options"] or hasattr(metric, "set_weights"):
+            metric.set_weights(case["options"].get("weight_ratio", [1.0] * len(metric.dimension_names)))
         score = metric(image, reference)
         if "dimensions" in case.get("extra", ()):
             _compare_dimensions(metric, image, case["extra"])
@@ -61,7 +61,7 @@ def _compare_dimensions(metric, image, expected):
             torch.testing.assert_close(ours[0], theirs, rtol=0, atol=TOLERANCE * theirs.abs().max().item())
 
 
-def _pictures(case, kind):
+def _images(case, kind):
     shape = [case["picture"][key] for key in ("seed", "height", "width")]
     clean = torch.from_numpy(golden.picture(*shape))[None]
     if kind == "NR":
@@ -81,9 +81,9 @@ def _compare_gradients(gradient, expected):
 def test_every_metric_has_a_row_and_every_row_a_golden_file():
     """Adding a metric takes one file, one manifest row, one golden file and one test row; here is who forgot."""
     metrics = manifest()["metrics"]
-    assert sorted(name for row in ROWS if not row.form for name in (row.name, *row.also)) == sorted(metrics)
+    assert sorted(name for row in ROWS if not row.wrapper for name in (row.name, *row.same_class)) == sorted(metrics)
     for row in ROWS:
-        for name in row.also:
+        for name in row.same_class:
             assert {**metrics[name], "weights": 0} == {**metrics[row.name], "weights": 0}
     assert not [row.name for row in ROWS if not row.goldens]
     stems = {stem for row in ROWS for stem in row.goldens}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +13,19 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "mdiqa_metric"
 
-# A module imports only what stands before it.
+# A module imports only what stands before it. Key remapping is pure, so that backbones and metrics may use it; the Hub
+# mixin gives metrics their methods, and imports the Hub's client when one is called.
 ORDER = (
-    *("atomic", "ops", "layers", "backbones", "extras", "checks", "frozen", "metric", "download", "files", "states"),
-    *("official", "sharing", "dimensions", "metrics", "loss", "weights", "trained", "pairing", "io", "scoring"),
-    *("tables", "data", "converters", "correlations", "logistic", "agreement", "distributed", "resume_log"),
-    *("evaluate", "report", "train", "cli"),
+    *("atomic", "optional", "ops", "checkpoints.remapping", "layers", "backbones", "validation", "frozen", "metric"),
+    *("multidimensional", "checkpoints", "metrics", "loss", "registry", "data", "evaluation", "train", "cli"),
 )
+OF_CHECKPOINTS = {("checkpoints", "remapping"), ("checkpoints", "hub")}
+
+
+def rank(parts):
+    name = ".".join(parts[:2]) if ".".join(parts[:2]) in ORDER else parts[0]
+    assert name in ORDER, f"give {name} its place in ORDER and in the architecture"
+    return ORDER.index(name)
 
 
 def places():
@@ -38,9 +45,9 @@ def imported(path, parts):
             module = tuple((node.module or "").split(".")) if node.module else ()
             if node.level:
                 base = package[: len(package) - node.level + 1]
-                targets = [base + module] if module else [(*base, alias.name) for alias in node.names]
+                targets = [(*base, *module, alias.name) for alias in node.names]
             elif module[:1] == ("mdiqa_metric",):
-                targets = [module[1:]] if module[1:] else [(alias.name,) for alias in node.names]
+                targets = [(*module[1:], alias.name) for alias in node.names]
             else:
                 targets = []
         elif isinstance(node, ast.Import):
@@ -55,11 +62,18 @@ def imported(path, parts):
     ("path", "parts"), places(), ids=lambda value: "/".join(value) if isinstance(value, tuple) else ""
 )
 def test_a_module_imports_only_what_stands_before_it(path, parts):
-    assert parts[0] in ORDER, f"give {parts[0]} its place in ORDER and in the architecture"
     for target in imported(path, parts):
-        rank, own = ORDER.index(target[0]), ORDER.index(parts[0])
-        inside = target[0] == parts[0] and len(parts) > 1 and parts[0] != "metrics"
-        assert rank < own or inside, f"{'.'.join(parts)} imports {'.'.join(target)}"
+        between_metrics = parts[0] == target[0] == "metrics" and parts[1] != target[1]
+        inside = parts[0] == target[0] and len(parts) > 1 and not between_metrics
+        assert rank(target) < rank(parts) or inside, f"{'.'.join(parts)} imports {'.'.join(target)}"
+        if parts[0] == "metrics" and target[0] == "checkpoints":
+            assert target[:2] in OF_CHECKPOINTS, f"{'.'.join(parts)} imports {'.'.join(target)}"
+
+
+def test_nothing_but_data_images_knows_pillow():
+    for path, parts in places():
+        if parts[:2] != ("data", "images"):
+            assert not re.search(r"^\s*(from|import) PIL\b", path.read_text(encoding="utf-8"), re.M), path
 
 
 def test_importing_costs_torch_and_nothing_else():
@@ -75,3 +89,17 @@ print(json.dumps(sorted(after - before - sys.stdlib_module_names)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == ["mdiqa_metric"]
+
+
+def test_importing_every_metric_class_loads_no_other_library():
+    """Neither torchvision, timm, open_clip nor the Hub's client: a network imports its own when it is built."""
+    code = """
+import sys
+from mdiqa_metric.registry import metric_class, metric_classes
+for path in metric_classes().values():
+    metric_class(path)
+loaded = {"torchvision", "timm", "open_clip", "huggingface_hub"} & {name.partition(".")[0] for name in sys.modules}
+print(*sorted(loaded))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -1,4 +1,4 @@
-"""Pictures as cameras, editors and accidents leave them on a disk."""
+"""Images as cameras, editors and accidents leave them on a disk."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import pytest
 import torch
 from PIL import Image, ImageCms, ImageFile
 
-from mdiqa_metric.io import read_image
-from mdiqa_metric.pairing import SUFFIXES, ImageError, left_out, list_images, pair_by_stem, pair_files
+from mdiqa_metric.data.images import read_image
+from mdiqa_metric.data.pairing import SUFFIXES, ImageError, left_out, list_images, pair_by_stem, pair_files
 
-COLOURS = np.array([[[0, 1, 255], [256, 32896, 65535]], [[1, 2, 3], [40000, 511, 65279]]], np.uint16)
+COLORS = np.array([[[0, 1, 255], [256, 32896, 65535]], [[1, 2, 3], [40000, 511, 65279]]], np.uint16)
 
 
-def png(samples: np.ndarray, colour_type: int, extra: bytes = b"", interlaced: bool = False) -> bytes:
-    """A PNG of 8- or 16-bit samples (H, W) or (H, W, C), written by hand since Pillow writes no 16-bit colour."""
+def png(samples: np.ndarray, color_type: int, extra: bytes = b"", interlaced: bool = False) -> bytes:
+    """A PNG of 8- or 16-bit samples (H, W) or (H, W, C), written by hand since Pillow writes no 16-bit color."""
     height, width = samples.shape[:2]
     depth = samples.dtype.itemsize * 8
     passes = [samples]
@@ -31,7 +31,7 @@ def png(samples: np.ndarray, colour_type: int, extra: bytes = b"", interlaced: b
         starts = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
         passes = [samples[y::dy, x::dx] for y, x, dy, dx in starts]
     rows = b"".join(b"\0" + row.astype(f">u{depth // 8}").tobytes() for part in passes if part.size for row in part)
-    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, int(interlaced))
+    header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, int(interlaced))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND")
 
 
@@ -65,7 +65,7 @@ def tiff(samples: np.ndarray, order: str = "<", bits: int = 16, photometric: int
 def planar(samples: np.ndarray, order: str = "<", strip: int | None = None, packed: bool = False, **more: int) -> bytes:
     """A TIFF of samples (H, W, C) that keeps its channels apart, in strips of that many rows, deflated if `packed`.
 
-    `more` are tags by their numbers: t338 is what comes after the colours.
+    `more` are tags by their numbers: t338 is what comes after the colors.
     """
     height, width, channels = samples.shape
     strip = strip or height
@@ -90,7 +90,7 @@ def planar(samples: np.ndarray, order: str = "<", strip: int | None = None, pack
 
 
 def pixels(path: Path) -> np.ndarray:
-    """What was read, as (H, W, 3), after the promises that hold for any picture."""
+    """What was read, as (H, W, 3), after the promises that hold for any image."""
     image = read_image(path)
     assert image.dtype == torch.float32
     assert image.ndim == 4
@@ -111,7 +111,7 @@ def photo(height: int = 8, width: int = 6) -> np.ndarray:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".ppm", ".tif", ".webp"])
-def test_eight_bit_colour_is_divided_by_255(tmp_path: Path, suffix: str) -> None:
+def test_eight_bit_color_is_divided_by_255(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"photo{suffix}"
     Image.fromarray(photo()).save(path, **({"lossless": True} if suffix == ".webp" else {}))
     assert np.array_equal(pixels(path), photo().astype(np.float32) / 255)
@@ -133,32 +133,30 @@ def test_lossy_formats_are_read(tmp_path: Path, suffix: str) -> None:
 )
 def test_exif_rotation_is_applied(tmp_path: Path, suffix: str, mode: str, orientation: int) -> None:
     upright = np.zeros((16, 24), np.uint8)
-    upright[:8, :8] = 255  # a white corner at the top left tells all eight orientations of a stored picture apart
+    upright[:8, :8] = 255  # a white corner at the top left tells all eight orientations of a stored image apart
     upright[8:, :8] = 128
     turns = {1: [], 2: ["F"], 3: ["R", "R"], 4: ["F", "R", "R"], 5: ["F", "R"], 6: ["R"], 7: ["F", "R", "R", "R"]}
     stored = upright
     for turn in turns.get(orientation, ["R", "R", "R"]):
         stored = stored[:, ::-1] if turn == "F" else np.rot90(stored)
     stored = np.ascontiguousarray(stored)
-    picture = (
-        Image.fromarray(stored.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(stored).convert(mode)
-    )
+    image = Image.fromarray(stored.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(stored).convert(mode)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture.save(tmp_path / f"turned{suffix}", exif=exif)
+    image.save(tmp_path / f"turned{suffix}", exif=exif)
     found = pixels(tmp_path / f"turned{suffix}")
     assert found.shape == (16, 24, 3)
     assert np.abs(found - upright[..., None] / 255).max() < 0.05
 
 
-def test_grey_one_bit_and_palette_become_rgb(tmp_path: Path) -> None:
-    grey = photo()[..., 0]
-    picture = Image.fromarray(grey)
-    picture.save(tmp_path / "grey.png")
-    assert np.array_equal(pixels(tmp_path / "grey.png"), np.repeat(grey[..., None], 3, -1).astype(np.float32) / 255)
-    picture.point(lambda value: 255 * (value > 127)).convert("1").save(tmp_path / "bits.png")
-    assert np.array_equal(pixels(tmp_path / "bits.png"), np.repeat(grey[..., None] > 127, 3, -1).astype(np.float32))
-    paletted = Image.fromarray(photo()).quantize(48)  # as many colours as pixels
+def test_gray_one_bit_and_palette_become_rgb(tmp_path: Path) -> None:
+    gray = photo()[..., 0]
+    image = Image.fromarray(gray)
+    image.save(tmp_path / "gray.png")
+    assert np.array_equal(pixels(tmp_path / "gray.png"), np.repeat(gray[..., None], 3, -1).astype(np.float32) / 255)
+    image.point(lambda value: 255 * (value > 127)).convert("1").save(tmp_path / "bits.png")
+    assert np.array_equal(pixels(tmp_path / "bits.png"), np.repeat(gray[..., None] > 127, 3, -1).astype(np.float32))
+    paletted = Image.fromarray(photo()).quantize(48)  # as many colors as pixels
     paletted.save(tmp_path / "palette.png")
     assert np.array_equal(pixels(tmp_path / "palette.png"), np.asarray(paletted.convert("RGB"), np.float32) / 255)
 
@@ -170,30 +168,30 @@ def test_cmyk_becomes_rgb(tmp_path: Path, suffix: str) -> None:
     assert np.abs(pixels(path)[8, 8] - [0, 1, 1]).max() < 0.02
 
 
-def test_sixteen_bit_grey_keeps_all_its_bits(tmp_path: Path) -> None:
-    grey = COLOURS[..., 0]
-    want = np.repeat((grey / np.float32(65535))[..., None], 3, -1)
+def test_sixteen_bit_gray_keeps_all_its_bits(tmp_path: Path) -> None:
+    gray = COLORS[..., 0]
+    want = np.repeat((gray / np.float32(65535))[..., None], 3, -1)
     files = {
-        "png": png(grey, 0),
-        "little.tif": tiff(grey),
-        "big.tif": tiff(grey, ">"),
-        "pgm": b"P5 2 2 65535\n" + grey.astype(">u2").tobytes(),
+        "png": png(gray, 0),
+        "little.tif": tiff(gray),
+        "big.tif": tiff(gray, ">"),
+        "pgm": b"P5 2 2 65535\n" + gray.astype(">u2").tobytes(),
     }
     for name, content in files.items():
-        assert np.array_equal(pixels(save(tmp_path / f"grey.{name}", content)), want), name
+        assert np.array_equal(pixels(save(tmp_path / f"gray.{name}", content)), want), name
 
 
-def test_sixteen_bit_colour_keeps_all_its_bits(tmp_path: Path) -> None:
-    want = COLOURS / np.float32(65535)
-    many = np.tile(COLOURS, (5, 7, 1))
+def test_sixteen_bit_color_keeps_all_its_bits(tmp_path: Path) -> None:
+    want = COLORS / np.float32(65535)
+    many = np.tile(COLORS, (5, 7, 1))
     lzw = tmp_path / "lzw.tif"
-    files = {"rgb.png": (COLOURS, png(COLOURS, 2)), "little.tif": (COLOURS, tiff(COLOURS))}
-    files |= {"big.tif": (COLOURS, tiff(COLOURS, ">")), "interlaced.png": (many, png(many, 2, interlaced=True))}
+    files = {"rgb.png": (COLORS, png(COLORS, 2)), "little.tif": (COLORS, tiff(COLORS))}
+    files |= {"big.tif": (COLORS, tiff(COLORS, ">")), "interlaced.png": (many, png(many, 2, interlaced=True))}
     for name, (samples, content) in files.items():
         found = pixels(save(tmp_path / name, content))
         assert np.array_equal(found, samples / np.float32(65535)), name
     tifffile = pytest.importorskip("tifffile")
-    tifffile.imwrite(lzw, COLOURS, photometric="rgb", compression="zlib", rowsperstrip=1)
+    tifffile.imwrite(lzw, COLORS, photometric="rgb", compression="zlib", rowsperstrip=1)
     assert np.array_equal(pixels(lzw), want)
 
 
@@ -215,13 +213,13 @@ def test_channels_that_lie_apart_in_a_tiff_are_exact(
 
 def test_channels_that_lie_apart_may_be_transparent_and_rotated() -> None:
     alpha = np.array([[65535, 0], [0, 65535]], np.uint16)
-    samples = np.concatenate([COLOURS, alpha[..., None]], -1)
-    want = np.where(alpha[..., None] > 0, COLOURS / np.float32(65535), 1)
+    samples = np.concatenate([COLORS, alpha[..., None]], -1)
+    want = np.where(alpha[..., None] > 0, COLORS / np.float32(65535), 1)
     assert np.array_equal(read_image(planar(samples, t338=2))[0].permute(1, 2, 0), want)
     samples[..., :3] *= alpha[..., None] > 0  # as alpha that is multiplied in has it
     assert np.array_equal(read_image(planar(samples, t338=1))[0].permute(1, 2, 0), want)
-    turned = read_image(planar(COLOURS, t274=6))[0].permute(1, 2, 0)
-    assert np.array_equal(turned, np.rot90(COLOURS, -1) / np.float32(65535))
+    turned = read_image(planar(COLORS, t274=6))[0].permute(1, 2, 0)
+    assert np.array_equal(turned, np.rot90(COLORS, -1) / np.float32(65535))
 
 
 def test_alpha_that_is_multiplied_into_a_tiff_is_not_divided_out() -> None:
@@ -233,19 +231,19 @@ def test_alpha_that_is_multiplied_into_a_tiff_is_not_divided_out() -> None:
 
 
 def test_a_fourth_channel_without_meaning_is_ignored() -> None:
-    samples = np.concatenate([COLOURS, COLOURS[..., :1]], -1)
+    samples = np.concatenate([COLORS, COLORS[..., :1]], -1)
     data = tiff(samples).replace(struct.pack("<HHII", 338, 4, 1, 2), struct.pack("<HHII", 338, 4, 1, 0))
-    assert np.array_equal(read_image(data)[0].permute(1, 2, 0), COLOURS / np.float32(65535))
+    assert np.array_equal(read_image(data)[0].permute(1, 2, 0), COLORS / np.float32(65535))
 
 
-def test_sixteen_bit_colour_is_rotated_whole(tmp_path: Path) -> None:
+def test_sixteen_bit_color_is_rotated_whole(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    found = pixels(save(tmp_path / "turned.png", png(COLOURS[:1], 2, chunk(b"eXIf", exif.tobytes()[6:]))))
-    assert np.array_equal(found, COLOURS[:1].transpose(1, 0, 2) / np.float32(65535))
+    found = pixels(save(tmp_path / "turned.png", png(COLORS[:1], 2, chunk(b"eXIf", exif.tobytes()[6:]))))
+    assert np.array_equal(found, COLORS[:1].transpose(1, 0, 2) / np.float32(65535))
 
 
-def test_sixteen_bit_grey_with_alpha_keeps_eight(tmp_path: Path) -> None:
+def test_sixteen_bit_gray_with_alpha_keeps_eight(tmp_path: Path) -> None:
     samples = np.array([[[0x80FF, 0xFFFF], [0x8000, 0]]], np.uint16)
     found = pixels(save(tmp_path / "la.png", png(samples, 4)))
     assert np.array_equal(found[0, :, 0], np.array([0x80 / 255, 1], np.float32))
@@ -255,9 +253,9 @@ def test_opaque_alpha_changes_nothing(tmp_path: Path) -> None:
     opaque = np.concatenate([photo(), np.full((8, 6, 1), 255, np.uint8)], -1)
     Image.fromarray(opaque).save(tmp_path / "opaque.png")
     assert np.array_equal(pixels(tmp_path / "opaque.png"), photo().astype(np.float32) / 255)
-    deep = np.concatenate([COLOURS, np.full((2, 2, 1), 65535, np.uint16)], -1)
+    deep = np.concatenate([COLORS, np.full((2, 2, 1), 65535, np.uint16)], -1)
     for name, content in {"deep.png": png(deep, 6), "deep.tif": tiff(deep)}.items():
-        assert np.array_equal(pixels(save(tmp_path / name, content)), COLOURS / np.float32(65535)), name
+        assert np.array_equal(pixels(save(tmp_path / name, content)), COLORS / np.float32(65535)), name
 
 
 def test_transparency_is_blended_over_white(tmp_path: Path) -> None:
@@ -271,25 +269,25 @@ def test_transparency_is_blended_over_white(tmp_path: Path) -> None:
     assert pixels(tmp_path / "la.png")[..., 0] == pytest.approx(np.array([[0, 1, 0.8]]))
 
 
-def test_a_transparent_colour_becomes_white(tmp_path: Path) -> None:
+def test_a_transparent_color_becomes_white(tmp_path: Path) -> None:
     row = np.array([[[9, 9, 9], [0, 0, 0]]], np.uint8)
     want = np.array([[[1, 1, 1], [0, 0, 0]]], np.float32)
-    picture = Image.fromarray(row)
-    picture.save(tmp_path / "rgb.png", transparency=(9, 9, 9))
-    picture.convert("L").save(tmp_path / "grey.png", transparency=9)
+    image = Image.fromarray(row)
+    image.save(tmp_path / "rgb.png", transparency=(9, 9, 9))
+    image.convert("L").save(tmp_path / "gray.png", transparency=9)
     indexed = Image.new("P", (2, 1))
     indexed.putpalette([9, 9, 9, 0, 0, 0])
     indexed.putpixel((1, 0), 1)
     indexed.save(tmp_path / "palette.png", transparency=0)
     indexed.save(tmp_path / "palette.gif", transparency=0)
-    save(tmp_path / "deep-grey.png", png(row[..., 0].astype(np.uint16), 0, chunk(b"tRNS", struct.pack(">H", 9))))
+    save(tmp_path / "deep-gray.png", png(row[..., 0].astype(np.uint16), 0, chunk(b"tRNS", struct.pack(">H", 9))))
     save(tmp_path / "deep-rgb.png", png(row.astype(np.uint16), 2, chunk(b"tRNS", struct.pack(">HHH", 9, 9, 9))))
     for path in sorted(tmp_path.iterdir()):
         assert np.array_equal(pixels(path), want), path.name
 
 
 def test_the_first_of_several_frames_is_read(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime")]
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "lime")]
     for suffix in (".gif", ".png", ".tif"):
         frames[0].save(tmp_path / f"film{suffix}", save_all=True, append_images=frames[1:])
         assert pixels(tmp_path / f"film{suffix}")[0, 0].tolist() == [1, 0, 0], suffix
@@ -308,7 +306,7 @@ def test_a_truncated_file_is_an_error(tmp_path: Path, name: str, part: float) ->
     Image.fromarray(photo(64, 64)).save(path)
     content = path.read_bytes()
     path.write_bytes(content[: max(10, int(len(content) * part))])
-    with pytest.raises(ImageError, match=rf"{name} is (damaged or cut short: .*Copy or save it again|no picture)"):
+    with pytest.raises(ImageError, match=rf"{name} is (damaged or cut short: .*Copy or save it again|no image)"):
         read_image(path)
 
 
@@ -319,27 +317,27 @@ def test_a_flipped_byte_is_an_error(tmp_path: Path) -> None:
         read_image(save(tmp_path / "flipped.png", content))
 
 
-def test_what_is_no_picture_is_an_error(tmp_path: Path) -> None:
+def test_what_is_no_image_is_an_error(tmp_path: Path) -> None:
     text = save(tmp_path / "text.png", b"%PDF or words of a kind")
-    with pytest.raises(ImageError, match=r"text.png is no picture: its bytes are none of .*JPEG.*PNG"):
+    with pytest.raises(ImageError, match=r"text.png is no image: its bytes are none of .*JPEG.*PNG"):
         read_image(text)
     postscript = save(tmp_path / "drawing.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
-    with pytest.raises(ImageError, match="is no picture"):
+    with pytest.raises(ImageError, match="is no image"):
         read_image(postscript)
     with pytest.raises(ImageError, match=r"empty.png is empty \(0 bytes\)"):
         read_image(save(tmp_path / "empty.png", b""))
-    with pytest.raises(ImageError, match="is a folder, expected a picture file"):
+    with pytest.raises(ImageError, match="is a folder, expected an image file"):
         read_image(tmp_path)
-    with pytest.raises(ImageError, match=r"There is no picture .*none\.png: check the path"):
+    with pytest.raises(ImageError, match=r"There is no image .*none\.png: check the path"):
         read_image(tmp_path / "none.png")
 
 
 def test_the_bytes_of_a_file_are_read_as_the_file(tmp_path: Path) -> None:
-    for content in (png(COLOURS, 2), tiff(COLOURS[..., 0])):
-        assert torch.equal(read_image(content), read_image(save(tmp_path / "picture", content)))
+    for content in (png(COLORS, 2), tiff(COLORS[..., 0])):
+        assert torch.equal(read_image(content), read_image(save(tmp_path / "image", content)))
     with pytest.raises(ImageError, match=r"What was given as bytes is empty \(0 bytes\)"):
         read_image(b"")
-    with pytest.raises(ImageError, match="What was given as bytes is no picture"):
+    with pytest.raises(ImageError, match="What was given as bytes is no image"):
         read_image(b"words of a kind")
     with pytest.raises(ImageError, match="What was given as bytes is damaged or cut short"):
         read_image(png(photo(), 2)[:60])
@@ -371,7 +369,7 @@ def test_samples_of_unknown_white_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.ones((2, 2), np.int32)).save(tmp_path / "int32.tif")
     save(tmp_path / "twelve.tif", tiff(np.zeros((2, 2), np.uint16), bits=12))
     save(tmp_path / "negative.tif", tiff(np.zeros((2, 2), np.uint16), photometric=0))
-    found = {"float": "floats", "int32": "32-bit", "twelve": "12-bit grey", "negative": "white as 0"}
+    found = {"float": "floats", "int32": "32-bit", "twelve": "12-bit gray", "negative": "white as 0"}
     for name, what in found.items():
         with pytest.raises(ImageError, match=f"holds .*{what}.*expected samples of 8 or 16 bits.*pass the tensor"):
             read_image(tmp_path / f"{name}.tif")
@@ -384,8 +382,8 @@ def test_what_a_tiff_cannot_be_read_for_is_said() -> None:
         "16-bit signed": planar(rgb, t339=2),
         "12-bit samples": tiff(rgb, bits=12),
         "2 x 16 bits of photometric 1": tiff(rgb[..., :2]),
-        "neither grey nor RGB": planar(np.zeros((2, 2, 4), np.uint8), t262=5),
-        "3 channels of grey": tiff(rgb, photometric=1),
+        "neither gray nor RGB": planar(np.zeros((2, 2, 4), np.uint8), t262=5),
+        "3 channels of gray": tiff(rgb, photometric=1),
         "compression 34712": planar(rgb, t259=34712),
     }
     for what, data in found.items():
@@ -396,9 +394,9 @@ def test_what_a_tiff_cannot_be_read_for_is_said() -> None:
 
 
 def test_bytes_and_files_of_all_kinds_are_read(tmp_path: Path) -> None:
-    data = png(COLOURS, 2)
+    data = png(COLORS, 2)
     want = read_image(data)
-    path = save(tmp_path / "picture.png", data)
+    path = save(tmp_path / "image.png", data)
     after = io.BytesIO(b"words" + data)
     after.seek(5)
     for given in (bytearray(data), memoryview(data), io.BytesIO(data), after, str(path)):
@@ -418,17 +416,17 @@ def test_a_pil_image_is_read_as_its_file_and_left_alone(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     rgba = Image.fromarray(random.integers(0, 256, (8, 6, 4), dtype=np.uint8))
-    grey = Image.fromarray(random.integers(0, 65536, (8, 6)).astype(np.uint16))
-    for index, picture in enumerate((rgba, rgba.convert("RGB"), rgba.convert("LA"), rgba.convert("1"), grey)):
+    gray = Image.fromarray(random.integers(0, 65536, (8, 6)).astype(np.uint16))
+    for index, image in enumerate((rgba, rgba.convert("RGB"), rgba.convert("LA"), rgba.convert("1"), gray)):
         path = tmp_path / f"{index}.png"
-        picture.save(path)
-        assert torch.equal(read_image(picture), read_image(path))
+        image.save(path)
+        assert torch.equal(read_image(image), read_image(path))
     rgba.save(tmp_path / "turned.png", exif=exif)
     with Image.open(tmp_path / "turned.png") as turned:
         for _ in range(2):
             assert torch.equal(read_image(turned), read_image(tmp_path / "turned.png"))
         assert turned.size == (6, 8)
-    with Image.open(io.BytesIO(planar(COLOURS))) as apart, pytest.raises(ImageError, match="pass the file's path"):
+    with Image.open(io.BytesIO(planar(COLORS))) as apart, pytest.raises(ImageError, match="pass the file's path"):
         read_image(apart)
     for mode, what in {"F": "floats", "I": "32-bit integers"}.items():
         with pytest.raises(ImageError, match=f"The PIL image holds {what}"):
@@ -453,7 +451,7 @@ def test_what_is_neither_file_nor_image_is_refused(given: Any, words: str) -> No
 
 def test_reading_leaves_pillow_and_warnings_alone(tmp_path: Path) -> None:
     before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters))
-    read_image(save(tmp_path / "deep.png", png(COLOURS, 2)))
+    read_image(save(tmp_path / "deep.png", png(COLORS, 2)))
     with pytest.raises(ImageError):
         read_image(save(tmp_path / "empty.png", b""))
     assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)) == before
@@ -465,7 +463,7 @@ def touch(folder: Path, *names: str) -> None:
         (folder / name).touch()
 
 
-def test_a_folder_gives_its_pictures_in_natural_order(tmp_path: Path) -> None:
+def test_a_folder_gives_its_images_in_natural_order(tmp_path: Path) -> None:
     touch(tmp_path, "img10.png", "img2.JPG", "img1.tiff", "notes.txt", ".hidden.png", "deeper/img3.png", "film.png/x")
     assert [path.name for path in list_images(tmp_path)] == ["img1.tiff", "img2.JPG", "img10.png"]
 
@@ -487,9 +485,9 @@ def test_a_folder_is_searched_in_depth_on_request(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     assert list_images("a", recursive=True) == list_images("a/**")
     assert list_images("a", recursive=True) == [Path("a/2.png"), Path("a/10/1.png"), Path("a/b/c/1.png")]
-    with pytest.raises(ImageError, match="a/b holds no picture itself, but its sub-folders do: pass --recursive"):
+    with pytest.raises(ImageError, match="a/b holds no image itself, but its sub-folders do: pass --recursive"):
         list_images("a/b")
-    with pytest.raises(ImageError, match=r"pattern a/b\* holds no picture.*the pattern a/b\*/\*\* finds"):
+    with pytest.raises(ImageError, match=r"pattern a/b\* holds no image.*the pattern a/b\*/\*\* finds"):
         list_images("a/b*")
 
 
@@ -527,10 +525,10 @@ def test_every_suffix_of_a_format_is_taken_and_others_are_named(tmp_path: Path) 
 
 
 def test_an_empty_match_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"The pattern .*\*\.jpg holds no picture"):
+    with pytest.raises(ImageError, match=r"The pattern .*\*\.jpg holds no image"):
         list_images(str(tmp_path / "*.jpg"))
     touch(tmp_path, "notes.txt")
-    with pytest.raises(ImageError, match=rf"The folder {tmp_path} holds no picture.*\.png"):
+    with pytest.raises(ImageError, match=rf"The folder {tmp_path} holds no image.*\.png"):
         list_images([tmp_path])
 
 

@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mdiqa_metric import DimensionMean, Loss, WeightedLoss, create
-from mdiqa_metric.ops.resize import resized
-from tests.rows import ROWS, class_of, first_of_each_class, hold_cut, metric_of, pair_of, photograph, row_of
+from mdiqa_metric.ops.resize import resize
+from tests.rows import ROWS, class_of, first_of_each_class, hold_detached, metric_of, pair_of, photograph, row_of
 
 TRAINABLE = first_of_each_class(row for row in ROWS if row.trainable)
 each_loss = pytest.mark.parametrize("row", TRAINABLE, ids=lambda row: row.name)
@@ -117,10 +117,10 @@ def test_leaving_the_range_never_pays_step_by_step(row):
 def test_resizing_stays_in_the_range():
     edges = (torch.arange(200)[None, None, None] // 9 % 2).float().expand(1, 3, 200, 200)
     for mode in ("bicubic", "bilinear"):
-        small = resized(edges, (96, 133), mode)
+        small = resize(edges, (96, 133), mode)
         assert 0 <= small.min() <= small.max() <= 1
     lite = create("mdiqa-lite", side=96)
-    assert torch.equal(lite(edges), create("mdiqa-lite")(resized(edges, (96, 96), "bicubic")))
+    assert torch.equal(lite(edges), create("mdiqa-lite")(resize(edges, (96, 96), "bicubic")))
 
 
 # --- a slope everywhere -----------------------------------------------------------------------------------------------
@@ -255,8 +255,8 @@ def test_two_names_of_one_class_do_not_take_each_others_references():
 
 
 @each_paired
-def test_a_border_is_cut_from_both_pictures(row):
-    if row.form or dict(row.options).get("border"):
+def test_a_border_is_cut_from_both_images(row):
+    if row.wrapper or dict(row.options).get("border"):
         return
     metric = copy.deepcopy(metric_of(row)).cut_border(3)
     image, reference = (F.interpolate(x, scale_factor=1.2, mode="nearest") for x in pair_of(row))
@@ -286,7 +286,7 @@ def smooth_pair(row):
     metric = copy.deepcopy(metric_of(row)).double()
     image, reference = pair_of(row)
     image = 0.1 + 0.8 * image.double()
-    hold_cut(row, metric, image)
+    hold_detached(row, metric, image)
     return Loss(metric), image, None if reference is None else 0.1 + 0.8 * reference.double()
 
 
@@ -430,8 +430,8 @@ def test_numbers_of_every_kind_are_weights(weight):
     psnr = create("psnr")
     assert Loss(psnr, weight).weight == float(weight)
     loss = WeightedLoss({"a": (Loss(psnr), weight)})
-    assert loss.weigh(a=weight).weights.tolist() == pytest.approx([float(weight)])
-    assert create("mdiqa-lite").weigh(sharpness=weight).dimension_weights[-1] == pytest.approx(float(weight))
+    assert loss.set_weights(a=weight).weights.tolist() == pytest.approx([float(weight)])
+    assert create("mdiqa-lite").set_weights(sharpness=weight).dimension_weights[-1] == pytest.approx(float(weight))
 
 
 @pytest.mark.parametrize(
@@ -442,8 +442,8 @@ def test_what_is_no_weight_is_refused_with_the_mend(weight):
     for ask in (
         lambda: Loss(psnr, weight),
         lambda: WeightedLoss({"a": (Loss(psnr), weight)}),
-        lambda: WeightedLoss({"a": (Loss(psnr), 1)}).weigh(a=weight),
-        lambda: create("mdiqa-lite").weigh(sharpness=weight),
+        lambda: WeightedLoss({"a": (Loss(psnr), 1)}).set_weights(a=weight),
+        lambda: create("mdiqa-lite").set_weights(sharpness=weight),
     ):
         refused = r"finite number as weight|a weight from 0 up.*Leave the sign out|finite weights from 0 up"
         with pytest.raises(ValueError, match=refused):
@@ -455,8 +455,8 @@ def test_any_name_is_a_term():
     names = ("lpips-v0.1", "keys", "a.b", "weights", "", "forward")
     loss = WeightedLoss({name: (Loss(create("psnr")), 1) for name in names})
     loss(image, reference)
-    assert tuple(loss.last()) == names
-    loss.weigh(**{"lpips-v0.1": 0.5})
+    assert tuple(loss.last_values()) == names
+    loss.set_weights(**{"lpips-v0.1": 0.5})
     assert loss.weights[0] == 0.5
     loss(image, dict.fromkeys(names, reference))
     with pytest.raises(ValueError, match=r"References are given for keys, and lpips-v0\.1, a\.b, weights, .* has none"):
@@ -475,7 +475,7 @@ def test_terms_that_are_none_are_refused():
         WeightedLoss({"1": (nn.L1Loss(), 1.0), 1: (nn.L1Loss(), 1.0)})
     loss = WeightedLoss({1: (nn.L1Loss(), 1.0), "self": (nn.L1Loss(), 1.0)})
     assert loss(image, {1: image, "self": image}) == 0
-    assert loss.weigh(self=2.0).weights.tolist() == [1, 2]
+    assert loss.set_weights(self=2.0).weights.tolist() == [1, 2]
 
 
 def test_a_weighted_loss_of_inference_mode_or_torch_func_goes_on():
@@ -486,7 +486,7 @@ def test_a_weighted_loss_of_inference_mode_or_torch_func_goes_on():
     torch.func.grad(lambda x: loss(x, reference))(image)
     copy.deepcopy(loss)
     with pytest.raises(RuntimeError, match="call it once"):
-        loss.last()
+        loss.last_values()
 
 
 def test_a_term_without_a_reference_needs_none_in_a_dict():
@@ -522,9 +522,9 @@ def test_a_weight_of_zero_is_the_one_that_remakes_a_graph():
     compiled(image)
     with torch._dynamo.config.patch(error_on_recompile=True):
         compiled(image)
-        lite.weigh(sharpness=2.0)
+        lite.set_weights(sharpness=2.0)
         compiled(image)
-        lite.weigh(sharpness=0.0)
+        lite.set_weights(sharpness=0.0)
         with pytest.raises(torch._dynamo.exc.RecompileError):
             compiled(image)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mdiqa_metric import Metric, WeightsError
-from mdiqa_metric.weights import locate, manifest, metric_class
+from mdiqa_metric.registry import locate, manifest, metric_class
 
 ROOT = Path(__file__).parents[1]
 METRICS, FILES = manifest()["metrics"], manifest().get("files", {})
@@ -23,7 +23,7 @@ PLACES = {
     "package": {"package", "version", "filename"},
     "by-hand": {"filename", "page", "loader"},
 }
-FACTS = {"where", "licence", "origin", "trained_by"}
+FACTS = {"where", "license", "origin", "trained_by"}
 OPTIONAL = {"sha256", "sha256_prefix", "size", "size_text", "commercial", "unconfirmed", "allow", "trained_images"}
 
 each_metric = pytest.mark.parametrize("name", METRICS)
@@ -58,7 +58,7 @@ def test_parts_are_the_submodules_that_hold_weights(name):
 
 
 def test_every_metric_file_has_a_row_and_every_weight_file_a_metric():
-    modules = {path.stem for path in (ROOT / "src" / "mdiqa_metric" / "metrics").glob("*.py")} - {"__init__"}
+    modules = {path.stem for path in (ROOT / "src" / "mdiqa_metric" / "metrics").glob("[!_]*")}
     assert modules == {row["class"].partition(".")[0] for row in METRICS.values()}
     assert {key for row in METRICS.values() for key in row.get("weights", {}).values()} == FILES.keys()
 
@@ -102,10 +102,10 @@ def test_file_that_is_here_has_its_hash_and_size(key):
 
 
 @each_file
-def test_embedded_file_has_a_card_with_its_origin_and_licence(key):
+def test_embedded_file_has_a_card_with_its_origin_and_license(key):
     if FILES[key]["where"] == "embedded":
         card = (ROOT / "weights" / FILES[key]["filename"]).with_suffix(".md").read_text(encoding="utf-8")
-        assert FILES[key]["licence"] in card
+        assert FILES[key]["license"] in card
         assert FILES[key]["sha256"] in card
 
 

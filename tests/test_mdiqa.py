@@ -10,7 +10,8 @@ import torch
 import mdiqa_metric
 from mdiqa_metric import MDIQA, DimensionDistance, DimensionMean, Loss, WeightsError
 from mdiqa_metric.layers.attention import slices
-from mdiqa_metric.metrics.mdiqa import AESTHETIC, TECHNICAL, shapley_values
+from mdiqa_metric.metrics.mdiqa.model import AESTHETIC, BRANCHES, TECHNICAL
+from mdiqa_metric.ops.shapley import shapley_values
 from tests.golden import golden
 from tests.rows import ROWS, content, filled, metric_of, pair_of, photograph
 
@@ -23,8 +24,8 @@ each_form = pytest.mark.parametrize("row", FORMS, ids=lambda row: row.name)
 def mdiqa():
     """MDIQA with stand-in parameters, its weights all 1 before and after: copying it takes 0.7 GB."""
     metric = metric_of(FORMS[0])
-    yield metric.weigh(torch.ones(9))
-    metric.weigh(torch.ones(9))
+    yield metric.set_weights(torch.ones(9))
+    metric.set_weights(torch.ones(9))
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def folder(tmp_path_factory):
 
 
 def test_the_authors_folder_loads_as_it_is(folder, mdiqa):
-    loaded = MDIQA.from_official(folder)
+    loaded = mdiqa_metric.create("mdiqa", weights=folder)
     assert not loaded.training
     assert not any(weight.requires_grad for weight in loaded.parameters())
     assert loaded.fingerprint() == mdiqa.fingerprint()
@@ -69,26 +70,26 @@ def test_a_missing_a_doubled_and_a_damaged_file_are_named(folder):
     try:
         head.unlink()
         with pytest.raises(WeightsError, match=r"one head3 file \(\*_head3\.pth\).*got none"):
-            MDIQA.from_official(folder)
+            mdiqa_metric.create("mdiqa", weights=folder)
         head.write_bytes(content[:1000])
         with pytest.raises(WeightsError, match=r"head3_head3\.pth is no readable"):
-            MDIQA.from_official(folder)
+            mdiqa_metric.create("mdiqa", weights=folder)
         state = torch.load(folder / "net_best_koniq10k_val_head2_head2.pth")["params"]
         del state["attn_pool.norm1.weight"]
         torch.save({"params": state}, head)
         with pytest.raises(WeightsError, match=r"technical.*lacks 'cfanet_heads\.3\.attn_pool\.norm1\.weight'"):
-            MDIQA.from_official(folder)
+            mdiqa_metric.create("mdiqa", weights=folder)
     finally:
         head.write_bytes(content)
     other = folder / "net_best.pth"
     torch.save({}, other)
     try:
         with pytest.raises(WeightsError, match=r"got mdiqa_shared.*, net_best\.pth"):
-            MDIQA.from_official(folder)
+            mdiqa_metric.create("mdiqa", weights=folder)
     finally:
         other.unlink()
-    with pytest.raises(WeightsError, match="got none"):
-        MDIQA.from_official(folder / "elsewhere")
+    with pytest.raises(WeightsError, match="There is no weight file"):
+        mdiqa_metric.create("mdiqa", weights=folder / "elsewhere")
 
 
 def test_a_foreign_tensor_is_named():
@@ -117,20 +118,20 @@ def test_the_later_weight_branch_is_found_and_read(mdiqa):
     image = photograph(64, 80)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     expected = network((image - mean[:, None, None]) / std[:, None, None]).softmax(1)
-    for trunk, linear in (("semantic_model.", "semantic_model.fc."), ("", "score_linear.")):
+    for backbone, linear in (("semantic_model.", "semantic_model.fc."), ("", "score_linear.")):
         branch = {
-            prefix + (linear + key[3:] if key.startswith("fc.") else trunk + key): value.detach().clone()
+            prefix + (linear + key[3:] if key.startswith("fc.") else backbone + key): value.detach().clone()
             for key, value in network.state_dict().items()
         }
         ours = MDIQA.from_published("fusion", fusion | branch)
         assert ours.keys() == mdiqa_metric.create("mdiqa", weights=None, branch="resnet50").fusion.state_dict().keys()
-        module = mdiqa_metric.metrics.mdiqa.BRANCHES["resnet50"](9)
+        module = BRANCHES["resnet50"](9)
         module.load_state_dict({key[7:]: value for key, value in ours.items() if key.startswith("branch.")})
         torch.testing.assert_close(module(image), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_pretrained_weights_come_by_hand():
-    with pytest.raises(WeightsError, match=r"Download by hand from https://drive.*from_official"):
+    with pytest.raises(WeightsError, match=r"Download by hand from https://drive.*weights=FOLDER"):
         mdiqa_metric.create("mdiqa")
     with pytest.raises(ValueError, match="got 'x'"):
         MDIQA(branch="x")
@@ -140,7 +141,7 @@ def test_pretrained_weights_come_by_hand():
 
 
 def test_contributions_and_baseline_add_up_to_the_overall_score(mdiqa, image):
-    mdiqa.weigh(sharpness=2.0, light=0.0)
+    mdiqa.set_weights(sharpness=2.0, light=0.0)
     found = mdiqa.explain(image)
     torch.testing.assert_close(found.overall, mdiqa(image))
     torch.testing.assert_close(found.contributions.sum(1) + found.baseline, found.overall)
@@ -159,7 +160,7 @@ def test_shapley_values_of_a_sum_are_its_terms_and_of_a_product_its_halves():
     assert torch.allclose(halves, torch.tensor([[3.0, 3.0, 0.0]]))
 
 
-def test_a_map_shows_where_a_picture_differs(mdiqa):
+def test_a_map_shows_where_a_image_differs(mdiqa):
     image = photograph(160, 160).clone()
     changed = image.clone()
     changed[..., :32, :32] = 0.5
@@ -178,19 +179,19 @@ def test_the_gradient_passes_clip_by_and_reaches_the_weight_branch(mdiqa, image)
 # --- steering ---------------------------------------------------------------------------------------------------------
 
 
-def test_weights_by_name_by_tensor_and_by_picture(mdiqa, image):
-    assert mdiqa.weigh(sharpness=2.0) is mdiqa
+def test_weights_by_name_by_tensor_and_by_image(mdiqa, image):
+    assert mdiqa.set_weights(sharpness=2.0) is mdiqa
     assert mdiqa.dimension_weights.tolist() == [1, 1, 1, 1, 2, 1, 1, 1, 1]
     doubled = mdiqa(image)
-    mdiqa.weigh(noisiness=0.5)
+    mdiqa.set_weights(noisiness=0.5)
     assert mdiqa.dimension_weights.tolist() == [1, 1, 1, 0.5, 2, 1, 1, 1, 1]
     rows = torch.ones(2, 9)
     rows[1, 4] = 2
-    mixed = mdiqa.weigh(rows)(image)
+    mixed = mdiqa.set_weights(rows)(image)
     torch.testing.assert_close(mixed[1], doubled[1])
-    torch.testing.assert_close(mixed[:1], mdiqa.weigh([1.0] * 9)(image[:1]))
-    assert mdiqa.weigh(rows).weigh(light=3.0).dimension_weights[:, 8].tolist() == [3, 3]
-    with pytest.raises(ValueError, match="batches of 2 pictures, got 1"):
+    torch.testing.assert_close(mixed[:1], mdiqa.set_weights([1.0] * 9)(image[:1]))
+    assert mdiqa.set_weights(rows).set_weights(light=3.0).dimension_weights[:, 8].tolist() == [3, 3]
+    with pytest.raises(ValueError, match="batches of 2 images, got 1"):
         mdiqa(image[:1])
     assert "dimension weights 1 1 1 1 1 1 1 1 3; 1 1 1 1 2 1 1 1 3" in mdiqa.fingerprint()
     assert not [key for key in mdiqa.state_dict() if "dimension_weights" in key]
@@ -198,15 +199,15 @@ def test_weights_by_name_by_tensor_and_by_picture(mdiqa, image):
 
 def test_wrong_weights_are_refused_and_change_nothing(mdiqa):
     with pytest.raises(ValueError, match=r'no dimension "sharpnes": the 9 are brightness, .*, light.*mean sharpness'):
-        mdiqa.weigh(noisiness=3.0, sharpnes=2.0)
+        mdiqa.set_weights(noisiness=3.0, sharpnes=2.0)
     for bad in (-1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="finite weights from 0 up"):
-            mdiqa.weigh(sharpness=bad)
+            mdiqa.set_weights(sharpness=bad)
     for bad in (torch.ones(8), torch.ones(2, 3, 9), torch.ones(9, 2)):
         with pytest.raises(ValueError, match=r"weights \(9,\) or \(N, 9\)"):
-            mdiqa.weigh(bad)
-    with pytest.raises(ValueError, match="not all 0 for a picture"):
-        mdiqa.weigh(torch.tensor([[1.0] * 9, [0.0] * 9]))
+            mdiqa.set_weights(bad)
+    with pytest.raises(ValueError, match="not all 0 for an image"):
+        mdiqa.set_weights(torch.tensor([[1.0] * 9, [0.0] * 9]))
     assert mdiqa.dimension_weights.tolist() == [1] * 9
 
 
@@ -217,7 +218,7 @@ def test_more_weight_is_more_gradient_for_the_dimension(mdiqa):
     (own,) = torch.autograd.grad(score.sum(), image)
     loss, shares = Loss(DimensionMean(mdiqa)), []
     for weight in (0.5, 1.0, 2.0, 4.0):
-        mdiqa.weigh(sharpness=weight)
+        mdiqa.set_weights(sharpness=weight)
         (gradient,) = torch.autograd.grad(-loss(image), image)
         others = weight / (weight + 8) * own
         rest = gradient - others
@@ -230,7 +231,7 @@ def test_a_mean_is_the_weighted_mean_of_dimensions(mdiqa, image):
     scores = mdiqa.dimensions(image)
     mean = DimensionMean(mdiqa)
     torch.testing.assert_close(mean(image), scores.mean(1))
-    assert mean.weigh(sharpness=3.0, color=0.0) is mean
+    assert mean.set_weights(sharpness=3.0, color=0.0) is mean
     weights = mdiqa.dimension_weights
     torch.testing.assert_close(mean(image), (scores * weights).sum(1) / weights.sum())
 
@@ -238,14 +239,14 @@ def test_a_mean_is_the_weighted_mean_of_dimensions(mdiqa, image):
 def test_a_distance_is_the_weighted_difference_of_features(mdiqa, image):
     reference = pair_of(FORMS[2], count=2)[1]
     distance = DimensionDistance(mdiqa)
-    distance.weigh(sharpness=3.0, color=0.0)
+    distance.set_weights(sharpness=3.0, color=0.0)
     every = mdiqa.every_dimension
-    features = [mdiqa.dimension_features(picture, every) for picture in (image, reference)]
+    features = [mdiqa.dimension_features(photo, every) for photo in (image, reference)]
     weights = (mdiqa.instance_weights(image) * mdiqa.dimension_weights).T[..., None, None]
     expected = (features[0] * weights - features[1] * weights).abs().mean((0, 2, 3))
     torch.testing.assert_close(distance(image, reference), expected, rtol=1e-4, atol=1e-7)
     encoded = distance.encode(reference)
-    distance.weigh(color=1.0, sharpness=0.0)
+    distance.set_weights(color=1.0, sharpness=0.0)
     torch.testing.assert_close(distance(image, encoded), distance(image, reference))
     assert distance(image, image).eq(0).all()
 
@@ -259,13 +260,13 @@ def test_dimensions_of_weight_zero_are_not_run(mdiqa, image, weights):
     expected = mdiqa.dimensions(image)
     ran = []
     hooks = [
-        base.trunk.conv1.register_forward_hook(lambda *_, name=name: ran.append(name))
+        base.backbone.conv1.register_forward_hook(lambda *_, name=name: ran.append(name))
         for name, base in (("technical", mdiqa.technical), ("aesthetic", mdiqa.aesthetic))
     ]
     hooks.append(mdiqa.fusion.clip.register_forward_hook(lambda *_: ran.append("clip")))
     hooks.append(mdiqa.fusion.branch.register_forward_hook(lambda *_: ran.append("branch")))
     try:
-        mdiqa.weigh(**names)
+        mdiqa.set_weights(**names)
         score = DimensionMean(mdiqa)(image)
     finally:
         for hook in hooks:
@@ -294,7 +295,7 @@ def test_a_weight_that_changes_remakes_no_compiled_graph(mdiqa):
     compiled(image)
     with torch._dynamo.config.patch(error_on_recompile=True):
         for factor in (2.0, 3.0):
-            mdiqa.weigh(sharpness=factor)
+            mdiqa.set_weights(sharpness=factor)
             torch.testing.assert_close(compiled(image), loss(image), rtol=1e-4, atol=1e-5)
 
 
@@ -302,7 +303,7 @@ def test_copies_are_steered_apart(mdiqa, image):
     loss = Loss(DimensionMean(mdiqa))
     other = copy.deepcopy(loss)
     before = loss(image)
-    other.metric.weigh(sharpness=5.0)
+    other.metric.set_weights(sharpness=5.0)
     assert torch.equal(loss(image), before)
     assert not torch.equal(other(image), before)
 
@@ -328,7 +329,7 @@ def test_any_size_from_32_pixels_works(row, height, width, mdiqa):
 
 
 @each_form
-def test_a_smaller_picture_is_refused_with_the_smallest_size(row):
+def test_a_smaller_image_is_refused_with_the_smallest_size(row):
     image = torch.rand(1, 3, 31, 64)
     with pytest.raises(ValueError, match="from 32x32 pixels up"):
         metric_of(row)(image, image if metric_of(row).full_reference else None)

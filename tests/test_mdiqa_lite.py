@@ -12,8 +12,8 @@ from skimage import data
 
 import mdiqa_metric
 from mdiqa_metric import DimensionDistance, DimensionMean, MDIQALite
-from mdiqa_metric.train.changes import CHANGES, gaussian_blur
-from mdiqa_metric.weights import locate
+from mdiqa_metric.registry import locate
+from mdiqa_metric.train.distortions import DISTORTIONS, gaussian_blur
 from tests.rows import photograph
 
 NAMES = MDIQALite.dimension_names
@@ -54,16 +54,16 @@ def test_any_size_from_64_pixels_works(lite, height, width):
         lite(torch.rand(1, 3, 63, 64))
 
 
-def test_a_clean_picture_is_good_at_every_size(lite, unseen):
+def test_a_clean_image_is_good_at_every_size(lite, unseen):
     """A model that can tell a crop's size must not answer to it."""
     for side in (64, 96, 128, 192, 288):
-        crops = torch.cat([picture[..., :side, :side] for picture in (unseen[0], unseen[1], unseen[2])])
+        crops = torch.cat([image[..., :side, :side] for image in (unseen[0], unseen[1], unseen[2])])
         assert lite(crops).min() > 0.4
         assert lite.dimensions(crops)[:, 3:].min() > 0.4
 
 
 def test_an_explanation_adds_up(lite):
-    lite.weigh(sharpness=2.0, colorfulness=0.0)
+    lite.set_weights(sharpness=2.0, colorfulness=0.0)
     image = torch.cat([photograph(96, 128), photograph(96, 128).flip(3)])
     found = lite.explain(image)
     torch.testing.assert_close(found.overall, lite(image))
@@ -72,7 +72,7 @@ def test_an_explanation_adds_up(lite):
     torch.testing.assert_close(found.weights.sum(1), torch.ones(2))
     assert found.weights[:, NAMES.index("colorfulness")].eq(0).all()
     assert found.maps.shape == (2, 5, 6, 8)
-    lite.weigh([1.0] * 5)
+    lite.set_weights([1.0] * 5)
 
 
 def test_both_kinds_of_score_come_of_one_pass(lite):
@@ -82,27 +82,27 @@ def test_both_kinds_of_score_come_of_one_pass(lite):
     torch.testing.assert_close(dimensions, lite.dimensions(image))
 
 
-def test_the_map_of_sharpness_shows_where_a_picture_is_soft(lite):
-    picture = data.astronaut()[:256, 128:384]
-    sharp = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).float() / 255
+def test_the_map_of_sharpness_shows_where_a_image_is_soft(lite):
+    image = data.astronaut()[:256, 128:384]
+    sharp = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
     soft = sharp.clone()
     soft[:, :, 128:] = gaussian_blur(sharp, 0.7, Random(0))[:, :, 128:]
     fallen = (lite.explain(sharp[None]).maps - lite.explain(soft[None]).maps)[0, NAMES.index("sharpness")]
     assert fallen[:, 10:].mean() > 3 * fallen[:, :6].mean().abs()
 
 
-# What the embedded weights reach on these pictures. The aim is 0.95: colorfulness peaks before the vivid ones,
+# What the embedded weights reach on these images. The aim is 0.95: colorfulness peaks before the vivid ones,
 # brightness takes the dark rocket for under-exposed, and coarse blotches hardly move noisiness (other noise does).
 REACHED = {"brightness": 0.74, "colorfulness": 0.65, "contrast": 0.95, "noisiness": 0.9, "sharpness": 0.99}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_ladders_of_a_change_order_its_dimension(lite, unseen, name):
-    """On pictures it never saw, every kind of change whose harm is beyond doubt."""
+    """On images it never saw, every kind of change whose harm is beyond doubt."""
     index, strengths, orders, own, others = NAMES.index(name), (0, 0.15, 0.3, 0.5, 0.7, 0.9), [], [], []
-    for number, picture in enumerate(unseen):
-        for change in (change for change in CHANGES[name] if change.harm == 1):
-            rungs = [picture[0], *(change.make(picture[0], strength, Random(number)) for strength in strengths[1:])]
+    for number, image in enumerate(unseen):
+        for change in (change for change in DISTORTIONS[name] if change.severity == 1):
+            rungs = [image[0], *(change.apply(image[0], strength, Random(number)) for strength in strengths[1:])]
             scores = lite.dimensions(torch.stack(rungs)).numpy()
             orders.append(-spearmanr(strengths, scores[:, index]).statistic)
             moved = np.abs(scores - scores[0]).mean(0)

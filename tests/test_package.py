@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from mdiqa_metric.weights import manifest
+from mdiqa_metric.registry import manifest
 
 ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "mdiqa_metric"
 EMBEDDED = [row["filename"] for row in manifest().get("files", {}).values() if row["where"] == "embedded"]
 
 
@@ -42,20 +43,20 @@ def installed(wheel, tmp_path_factory):
     return folder, {"cwd": tmp_path_factory.mktemp("elsewhere"), "env": environment}
 
 
-def test_the_wheel_holds_weights_cards_licences_and_no_tests(wheel):
+def test_the_wheel_holds_weights_cards_licenses_and_no_tests(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     information = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"
     assert {name.partition("/")[0] for name in names} == {"mdiqa_metric", information}
-    licences = {path.name: path for path in [ROOT / "LICENSE", *(ROOT / "weights").glob("LICENSE-*")]}
+    licenses = {path.name: path for path in [ROOT / "LICENSE", *(ROOT / "weights").glob("LICENSE-*")]}
     expected = {
-        "mdiqa_metric/report.html",
+        "mdiqa_metric/evaluation/report.html",
         "mdiqa_metric/manifest.toml",
         "mdiqa_metric/py.typed",
         f"{information}/entry_points.txt",
     }
     expected |= {f"mdiqa_metric/_weights/{name}" for name in EMBEDDED}
     expected |= {f"mdiqa_metric/_weights/{Path(name).with_suffix('.md')}" for name in EMBEDDED}
-    expected |= {f"{information}/licenses/{path.relative_to(ROOT)}" for path in licences.values()}
+    expected |= {f"{information}/licenses/{path.relative_to(ROOT)}" for path in licenses.values()}
     assert EMBEDDED
     assert not expected - names
 
@@ -80,8 +81,11 @@ def test_the_command_line_of_the_installed_wheel(installed):
     assert "verified" in run(program, "weights", "verify", "stlpips-alex", **elsewhere)
 
 
-@pytest.mark.parametrize("module", ["loss", "weights", "pairing", "cli.metrics"])
-def test_examples_in_docstrings_run(module):
-    found = doctest.testmod(importlib.import_module(f"mdiqa_metric.{module}"))
+@pytest.mark.parametrize(
+    "path", [path for path in sorted(SOURCE.rglob("*.py")) if ">>> " in path.read_text(encoding="utf-8")], ids=str
+)
+def test_examples_in_docstrings_run(path):
+    name = ".".join(("mdiqa_metric", *path.relative_to(SOURCE).with_suffix("").parts))
+    found = doctest.testmod(importlib.import_module(name.removesuffix(".__init__")))
     assert found.attempted > 0
     assert found.failed == 0

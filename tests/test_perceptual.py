@@ -11,15 +11,15 @@ import torch.nn.functional as F
 import mdiqa_metric
 from mdiqa_metric import Loss, WeightsError
 from mdiqa_metric.metrics.stlpips import BlurredConv
-from mdiqa_metric.ops import compare
-from mdiqa_metric.ops.compare import moments, unit_distance
+from mdiqa_metric.ops import feature_distance
 from mdiqa_metric.ops.convolution import add_relu, conv
+from mdiqa_metric.ops.feature_distance import moments, unit_distance
 from mdiqa_metric.ops.pooling import blur_pool, gated_pool, l2_pool, max_pool, reduced_pool
 from tests.golden import golden
 from tests.rows import ROWS, content, filled, metric_of, pair_of, photograph, row_of
 
 ON_TRUNKS = [row for row in ROWS if row.name.startswith(("lpips", "stlpips", "dists"))]
-each_trunk = pytest.mark.parametrize("row", ON_TRUNKS, ids=lambda row: row.name)
+each_backbone = pytest.mark.parametrize("row", ON_TRUNKS, ids=lambda row: row.name)
 WINDOW = torch.tensor([0.25, 0.5, 0.25]).double()
 
 
@@ -110,7 +110,7 @@ PLAIN = {
 @pytest.mark.parametrize("name", HAND_WRITTEN)
 @pytest.mark.parametrize("block", [7, 60, 1 << 18])
 def test_hand_written_functions_are_the_plain_ones(name, block, monkeypatch):
-    monkeypatch.setattr(compare, "BLOCK", block)
+    monkeypatch.setattr(feature_distance, "BLOCK", block)
     x = maps(2, 3, 9, 10)
     ours, plain = (out if isinstance(out, tuple) else (out,) for out in (HAND_WRITTEN[name](x), PLAIN[name](x)))
     torch.testing.assert_close(ours, plain)
@@ -120,7 +120,7 @@ def test_hand_written_functions_are_the_plain_ones(name, block, monkeypatch):
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(11, 4, 2), (11, 1, 2), (3, 1, 1), (3, 2, 0), (5, 3, 2)])
-def test_gradients_to_pictures_fit_every_geometry(kernel, stride, padding):
+def test_gradients_to_images_fit_every_geometry(kernel, stride, padding):
     weight = frozen(4, 3, kernel, kernel)
     for height, width in ((23, 24), (25, 26), (31, 21)):
         x = maps(2, 3, height, width)
@@ -206,12 +206,12 @@ def test_a_vector_without_active_features_has_a_finite_gradient():
         assert gradient.isfinite().all()
 
 
-def test_a_trunk_that_sees_nothing_has_a_finite_gradient():
+def test_a_backbone_that_sees_nothing_has_a_finite_gradient():
     """Every unit dead: official LPIPS, pyiqa, piq and piqa give NaN here."""
     metric = copy.deepcopy(of("lpips-alex"))
     with torch.no_grad():
-        metric.trunk.features[0].bias.fill_(-100)
-        metric.trunk.features[3].bias.fill_(-100)
+        metric.backbone.features[0].bias.fill_(-100)
+        metric.backbone.features[3].bias.fill_(-100)
     image, reference = (photograph(48, 48) * 0.9).requires_grad_(), photograph(48, 48)
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
@@ -238,12 +238,12 @@ def test_l2_pooling_of_large_halves_does_not_overflow():
     assert x.grad.isfinite().all()
 
 
-@each_trunk
-def test_an_encoded_reference_saves_a_trunk_pass(row):
+@each_backbone
+def test_an_encoded_reference_saves_a_backbone_pass(row):
     metric = copy.deepcopy(metric_of(row))
     image, reference = pair_of(row)
     passes = []
-    first = next(module for module in metric.trunk.features if any(True for _ in module.parameters()))
+    first = next(module for module in metric.backbone.features if any(True for _ in module.parameters()))
     first.register_forward_hook(lambda *_: passes.append(1))
     metric(image, reference)
     encoded = metric.encode(reference)
@@ -252,17 +252,17 @@ def test_an_encoded_reference_saves_a_trunk_pass(row):
     assert len(passes) == 4
 
 
-@each_trunk
-def test_the_reference_builds_no_graph_and_one_picture_keeps_its_dimension(row):
+@each_backbone
+def test_the_reference_builds_no_graph_and_one_image_keeps_its_dimension(row):
     metric = metric_of(row)
     image, reference = pair_of(row)
     assert not metric(image, reference).requires_grad
     assert metric(image.requires_grad_(), reference).shape == (1,)
 
 
-@each_trunk
+@each_backbone
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
-def test_equal_pictures_score_zero_and_never_less(row, bf16):
+def test_equal_images_score_zero_and_never_less(row, bf16):
     """DISTS-pytorch says -6e-5 under bf16, since it subtracts a product of means from a mean of products."""
     image, _ = pair_of(row, count=2)
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
@@ -270,10 +270,10 @@ def test_equal_pictures_score_zero_and_never_less(row, bf16):
     assert (scores == 0).all()
 
 
-@each_trunk
-def test_both_pictures_get_the_same_gradient(row):
+@each_backbone
+def test_both_images_get_the_same_gradient(row):
     metric = metric_of(row)
-    image, reference = (picture.requires_grad_() for picture in pair_of(row))
+    image, reference = (photo.requires_grad_() for photo in pair_of(row))
     to_image, to_reference = torch.autograd.grad(metric(image, reference).sum(), (image, reference))
     swapped = torch.autograd.grad(metric(reference, image).sum(), (reference, image))
     torch.testing.assert_close((to_reference, to_image), swapped, rtol=1e-4, atol=1e-7)
@@ -289,19 +289,19 @@ def test_st_lpips_feels_a_shift_less_than_noise_as_large():
 
 
 def test_the_gradient_of_dists_is_whole():
-    """DISTS-pytorch's default delivers the picture's own term alone, at a cosine of 0.29 with the truth."""
+    """DISTS-pytorch's default delivers the image's own term alone, at a cosine of 0.29 with the truth."""
     loss = Loss(copy.deepcopy(of("dists")).double())
     reference = photograph(24, 24).double() * 0.8 + 0.1
     image = (0.9 * reference + 0.05 * frozen(*reference.shape).clamp(-1, 1)).requires_grad_()
     (gradient,) = torch.autograd.grad(loss(image, reference), image)
     pixels = range(0, image.numel(), 29)
-    slopes = torch.empty(len(pixels)).double()
+    gradients = torch.empty(len(pixels)).double()
     with torch.no_grad():
         for index, pixel in enumerate(pixels):
             step = torch.zeros_like(image)
             step.view(-1)[pixel] = 1e-6
-            slopes[index] = (loss(image + step, reference) - loss(image - step, reference)) / 2e-6
-    assert torch.cosine_similarity(slopes, gradient.flatten()[::29], 0) > 0.9999
+            gradients[index] = (loss(image + step, reference) - loss(image - step, reference)) / 2e-6
+    assert torch.cosine_similarity(gradients, gradient.flatten()[::29], 0) > 0.9999
 
 
 # --- variants and weights --------------------------------------------------------------------------------------------
@@ -309,14 +309,14 @@ def test_the_gradient_of_dists_is_whole():
 
 def test_dists_says_how_it_resizes():
     data = content("dists")
-    trunk = filled(data["backbone"]["keys"], data)
-    native, resized = (mdiqa_metric.create("dists", weights={"trunk": trunk}, resize=on) for on in (False, True))
+    backbone = filled(data["backbone"]["keys"], data)
+    native, resized = (mdiqa_metric.create("dists", weights={"backbone": backbone}, resize=on) for on in (False, True))
     assert "resize none" in native.fingerprint()
     assert "shorter side to 256" in resized.fingerprint()
-    picture = torch.rand(1, 3, 256, 300, generator=torch.Generator().manual_seed(0))
-    darker = picture * 0.9
-    torch.testing.assert_close(native(darker, picture), resized(darker, picture))
-    larger = torch.nn.functional.interpolate(picture, scale_factor=1.5)
+    image = torch.rand(1, 3, 256, 300, generator=torch.Generator().manual_seed(0))
+    darker = image * 0.9
+    torch.testing.assert_close(native(darker, image), resized(darker, image))
+    larger = torch.nn.functional.interpolate(image, scale_factor=1.5)
     assert native(larger * 0.9, larger) != resized(larger * 0.9, larger)
 
 
@@ -327,11 +327,11 @@ def test_versions_of_lpips_have_heads_of_their_own():
 
 def test_files_of_another_net_are_refused():
     alex, vgg = content("lpips-alex-standin"), content("lpips-vgg-standin")
-    trunk, heads = filled(alex["backbone"]["keys"], alex), filled(vgg["checkpoint"], vgg)
+    backbone, heads = filled(alex["backbone"]["keys"], alex), filled(vgg["checkpoint"], vgg)
     with pytest.raises(WeightsError, match="not lpips-alex's"):
-        mdiqa_metric.create("lpips-alex", weights={"trunk": trunk, "heads": heads})
+        mdiqa_metric.create("lpips-alex", weights={"backbone": backbone, "heads": heads})
     with pytest.raises(WeightsError, match="foreign"):
-        mdiqa_metric.create("lpips-alex", weights={"trunk": trunk | {"features.99.weight": torch.ones(1)}})
+        mdiqa_metric.create("lpips-alex", weights={"backbone": backbone | {"features.99.weight": torch.ones(1)}})
 
 
 def published(name):
@@ -342,7 +342,7 @@ def published(name):
             state |= {f"{prefix}{key[6:]}.model.1.weight": value for prefix in ("lin", "lins.")}
         else:
             state[
-                key.removeprefix("heads.").replace("trunk.features", "stage1" if name == "dists" else "net.slice1")
+                key.removeprefix("heads.").replace("backbone.features", "stage1" if name == "dists" else "net.slice1")
             ] = value
     window = (WINDOW.outer(WINDOW)).float().expand(64, 1, 3, 3)
     if name == "dists":

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mdiqa_metric import DimensionDistance, Loss, Metric, MultiDimensional, WeightedLoss
 from tests.rows import ROWS as ALL
-from tests.rows import class_of, first_of_each_class, hold_cut, metric_of, pair_of, photograph, row_of
+from tests.rows import class_of, first_of_each_class, hold_detached, metric_of, pair_of, photograph, row_of
 
 # The first version of LPIPS has the networks of the second: its golden files show what else it is made of.
 ROWS = [row for row in ALL if not row.name.endswith("-v0.0")]
@@ -33,7 +33,7 @@ each_paired = pytest.mark.parametrize(
 )
 each_nearing = pytest.mark.parametrize(
     "row",
-    [row for row in TRAINABLE if class_of(row).full_reference and not row.learnt],
+    [row for row in TRAINABLE if class_of(row).full_reference and not row.needs_trained_weights],
     ids=lambda row: row.name,
 )
 each_refused = pytest.mark.parametrize("row", [row for row in ROWS if not row.trainable], ids=lambda row: row.name)
@@ -49,7 +49,7 @@ def gradient_of(function, image, reference):
 
 
 @each_metric
-def test_scores_are_one_a_picture_and_in_range(row):
+def test_scores_are_one_a_image_and_in_range(row):
     metric = metric_of(row)
     image, reference = pair_of(row, count=2)
     scores = metric(image, reference)
@@ -63,7 +63,7 @@ def test_scores_are_one_a_picture_and_in_range(row):
 
 
 @each_metric
-def test_a_batch_is_its_pictures_one_by_one(row):
+def test_a_batch_is_its_images_one_by_one(row):
     metric = metric_of(row)
     image, reference = pair_of(row, count=3)
     alone = [metric(image[i : i + 1], None if reference is None else reference[i : i + 1]) for i in range(3)]
@@ -129,7 +129,7 @@ def test_autocast_keeps_the_score(row, dtype):
     with torch.autocast("cpu", dtype):
         score = metric(image, reference)
     assert score.dtype == torch.float32
-    torch.testing.assert_close(score, expected, rtol=row.half, atol=row.near_zero)
+    torch.testing.assert_close(score, expected, rtol=row.amp_rtol, atol=row.near_zero)
 
 
 @each_metric
@@ -147,11 +147,11 @@ def test_a_parent_in_half_precision_takes_its_judge_along(row):
         assert gradient.any()
     score = metric.bfloat16()(image, reference)
     assert score.dtype == torch.float32
-    torch.testing.assert_close(score, expected, rtol=5 * row.half, atol=row.near_zero)
+    torch.testing.assert_close(score, expected, rtol=5 * row.amp_rtol, atol=row.near_zero)
 
 
 @each_metric
-def test_half_precision_pictures_are_taken(row):
+def test_half_precision_images_are_taken(row):
     metric = metric_of(row)
     image, reference = pair_of(row)
     image = image.to(torch.bfloat16)
@@ -195,7 +195,7 @@ BAD = {
     "NaN": (lambda x: torch.where(x > 0.5, math.nan, x), "nan", "find where"),
     "infinite": (lambda x: torch.where(x > 0.5, math.inf, x), "inf", "find where"),
     "no batch": (lambda x: x[0], "3 dimensions", "image[None]"),
-    "grey": (lambda x: x[:, :1], "1 channels", "expand"),
+    "gray": (lambda x: x[:, :1], "1 channels", "expand"),
     "alpha": (lambda x: torch.cat([x, x[:, :1]], 1), "4 channels", "alpha"),
     "channels last": (lambda x: x.permute(0, 2, 3, 1), "channels", "permute(0, 3, 1, 2)"),
     "empty": (lambda x: x[:0], "empty batch", "leave empty batches out"),
@@ -221,7 +221,7 @@ def test_bad_input_never_gives_a_number(row, case):
 
 
 @each_metric
-def test_pictures_that_do_not_fit_are_refused(row):
+def test_images_that_do_not_fit_are_refused(row):
     metric = metric_of(row)
     image, reference = pair_of(row)
     if metric.min_size > 1:
@@ -324,7 +324,7 @@ def test_the_gradient_is_the_slope(row):
     image, reference = pair_of(row)
     image = 0.1 + 0.8 * image.double()
     reference = None if reference is None else 0.1 + 0.8 * reference.double()
-    hold_cut(row, loss.metric, image)
+    hold_detached(row, loss.metric, image)
     gradient = gradient_of(loss, image, reference)
     directions = [torch.randn(image.shape, generator=torch.Generator().manual_seed(i)).double() for i in range(2)]
     for direction in (*directions, gradient / gradient.norm()):
@@ -387,7 +387,7 @@ def test_the_judge_stays_frozen_in_a_parent(row):
         value.backward()
         optimizer.step()
         first = value.item() if first is None else first
-    if row.cut:  # the whole slope is not the gradient's, so that a step may lead astray
+    if row.detached:  # the whole slope is not the gradient's, so that a step may lead astray
         assert value.item() != first
     else:
         assert value.item() < first, "twenty steps train the body"
@@ -455,7 +455,7 @@ def test_create_gives_a_frozen_metric_in_eval_mode(row):
 
 
 @each_metric
-def test_an_encoded_reference_stands_for_the_picture_or_is_refused_with_a_reason(row):
+def test_an_encoded_reference_stands_for_the_image_or_is_refused_with_a_reason(row):
     metric = metric_of(row)
     image, reference = pair_of(row, count=2)
     if not any(True for _ in metric.parameters()) or not metric.full_reference:
@@ -485,18 +485,18 @@ def test_weighted_terms_add_up_and_can_be_weighed_between_steps():
     image, reference = photograph(64, 64) * 0.9, photograph(64, 64)
     loss = WeightedLoss({"psnr": (Loss(psnr), 1.0), "luma": (Loss(ssim), 0.5), "pixel": (nn.L1Loss(), 10.0)})
     with pytest.raises(RuntimeError, match="call it once"):
-        loss.last()
+        loss.last_values()
     value = loss(image, reference)
-    last = loss.last()
+    last = loss.last_values()
     assert list(last) == ["psnr", "luma", "pixel"]
     assert value.item() == pytest.approx(last["psnr"] + 0.5 * last["luma"] + 10 * last["pixel"])
-    assert loss.weigh(luma=0.0, pixel=1.0) is loss
+    assert loss.set_weights(luma=0.0, pixel=1.0) is loss
     assert loss(image, reference).item() == pytest.approx(last["psnr"] + last["pixel"])
     assert not loss.state_dict()
     with pytest.raises(ValueError, match="psnr, luma, pixel"):
-        loss.weigh(lpips=1.0)
+        loss.set_weights(lpips=1.0)
     with pytest.raises(ValueError, match="finite number"):
-        loss.weigh(psnr=math.nan)
+        loss.set_weights(psnr=math.nan)
     with pytest.raises(ValueError, match="at least one term"):
         WeightedLoss({})
     with pytest.raises(TypeError, match="loss module, weight"):
@@ -508,7 +508,7 @@ def test_weighing_between_forward_and_backward_does_not_disturb_the_graph():
     loss = WeightedLoss({"psnr": (Loss(metric), 1.0)})
     image = (photograph(64, 64) * 0.9).requires_grad_()
     value = loss(image, photograph(64, 64))
-    loss.weigh(psnr=3.0)
+    loss.set_weights(psnr=3.0)
     value.backward()
     assert image.grad.isfinite().all()
 
@@ -521,7 +521,7 @@ def test_weighing_remakes_no_compiled_graph():
     one = compiled(image, reference)
     with torch._dynamo.config.patch(error_on_recompile=True):
         for factor in (2.0, 3.0):
-            loss.weigh(psnr=factor)
+            loss.set_weights(psnr=factor)
             torch.testing.assert_close(compiled(image, reference), factor * one)
 
 

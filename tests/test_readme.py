@@ -13,8 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mdiqa_metric import cli
-from mdiqa_metric.converters import CONVERTERS
-from mdiqa_metric.weights import manifest
+from mdiqa_metric.data.converters import CONVERTERS
+from mdiqa_metric.registry import manifest
 from tests.rows import content, filled, photograph
 from tests.test_converters import KONIQ
 from tests.test_mdiqa import folder as official  # noqa: F401  (fixture: MDIQA's eight files with stand-in parameters)
@@ -45,7 +45,7 @@ def user(tmp_path, monkeypatch, official):  # noqa: F811
     save(0.9 * photograph(64, 72)[0], "out/000/1_x4.png")
     ratings = [f"{index}.jpg,0,0,0,0.5,0.5,100,{90 - 9 * index},0.5,test" for index in range(8)]
     Path("koniq10k/koniq10k_distributions_sets.csv").write_text("\n".join([KONIQ, *ratings]))
-    monkeypatch.setitem(CONVERTERS, "koniq10k", dataclasses.replace(CONVERTERS["koniq10k"], pictures=len(ratings)))
+    monkeypatch.setitem(CONVERTERS, "koniq10k", dataclasses.replace(CONVERTERS["koniq10k"], images=len(ratings)))
     Path("mdiqa").symlink_to(official)
     for key, stem in DOWNLOADS.items():
         row, data = manifest()["files"][key], content(stem)
@@ -55,9 +55,9 @@ def user(tmp_path, monkeypatch, official):  # noqa: F811
         monkeypatch.setitem(manifest()["files"], key, row | row_of(tmp_path / row["filename"]))
 
 
-def save(picture, path):
+def save(image, path):
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    values = (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+    values = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
     Image.fromarray(values.numpy()).save(path)
 
 

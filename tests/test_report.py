@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mdiqa_metric.agreement import agreement, compare, logistic4
-from mdiqa_metric.report import THUMBNAIL, WORST, scatter_plot, write_report
+from mdiqa_metric.evaluation.agreement import agreement, compare, logistic4
+from mdiqa_metric.evaluation.report import THUMBNAIL, WORST, scatter_plot, write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = "<img src=x onerror=alert(1)> & 'it' \"is\".png"
@@ -70,15 +70,15 @@ class Markup(HTMLParser):
         return [attributes for name, attributes, _ in self.elements if name == tag]
 
 
-def evaluation(root: Path, pictures: int = 40, against: bool = False) -> dict[str, Any]:
-    """What `evaluate` returns, for pictures on disk: a good metric, a poor one, and one that fails on two."""
+def evaluation(root: Path, count: int = 40, against: bool = False) -> dict[str, Any]:
+    """What `evaluate` returns, for images on disk: a good metric, a poor one, and one that fails on two."""
     random = np.random.default_rng(0)
     images = []
-    for index in range(pictures):
+    for index in range(count):
         name = HOSTILE if index == 0 else f"photo {index}.png"
         base = random.integers(0, 256, (48, 200 + index, 3), dtype=np.uint8)
         Image.fromarray(base).save(root / name)
-        mos = index / pictures
+        mos = index / count
         scores = {
             "sharp": 5 * np.tanh(3 * mos - 1.5) + random.normal(0, 0.7),
             "noise": -mos + random.normal(0, 0.5),
@@ -95,7 +95,7 @@ def evaluation(root: Path, pictures: int = 40, against: bool = False) -> dict[st
     def agree(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         there = [row for row in rows if row["scores"][name] is not None]
         found = agreement(oriented(name, there), [row["mos"] for row in there], resamples=100)
-        return {"pictures": len(rows), **found}
+        return {"images": len(rows), **found}
 
     metrics = {}
     for name, lower in names.items():
@@ -103,7 +103,7 @@ def evaluation(root: Path, pictures: int = 40, against: bool = False) -> dict[st
         groups = {
             label: agree(name, [row for row in images if row["distortion"] == label]) for label in ("blur <1>", "noise")
         }
-        metrics[name] = {"fingerprint": f"{name} weights=none", "lower_is_better": lower, "scored": pictures - failed}
+        metrics[name] = {"fingerprint": f"{name} weights=none", "lower_is_better": lower, "scored": count - failed}
         metrics[name] |= {"failed": failed, "agreement": agree(name, images), "groups": {"distortion": groups}}
     comparisons = []
     for a, b in combinations(names, 2):
@@ -113,7 +113,7 @@ def evaluation(root: Path, pictures: int = 40, against: bool = False) -> dict[st
     facts = {
         "table": str(root / "table.csv"),
         "split": "test",
-        "pictures": pictures,
+        "images": count,
         "root": str(root),
         "sha256": "ab" * 32,
     }
@@ -122,7 +122,7 @@ def evaluation(root: Path, pictures: int = 40, against: bool = False) -> dict[st
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return evaluation(tmp_path_factory.mktemp("pictures"))
+    return evaluation(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_names_are_escaped(page: Path) -> None:
 def test_the_summary_says_what_the_results_say(page: Path, results: dict[str, Any]) -> None:
     summary = Markup(page.read_text(encoding="utf-8")).tables[0]
     headers = [" ".join(header.split()) for header in summary["headers"]]
-    assert headers[:3] == ["metric", "pictures", "SRCC"]
+    assert headers[:3] == ["metric", "images", "SRCC"]
     assert headers[4:] == ["PLCC raw", "PLCC 4-par.", "PLCC 5-par.", "KRCC", "RMSE 4-par.", "RMSE 5-par."]
     assert len(summary["rows"]) == 3
     keys = ("srcc", None, "plcc", "plcc_logistic4", "plcc_logistic5", "krcc", "rmse_logistic4", "rmse_logistic5")
@@ -237,28 +237,28 @@ def test_the_worst_disagreements_are_those_farthest_from_the_curve(page: Path, r
         assert [image["alt"] for image in images[place * WORST : (place + 1) * WORST]] == expected
 
 
-def test_thumbnails_are_small_pictures(page: Path) -> None:
+def test_thumbnails_are_small_images(page: Path) -> None:
     import base64
     import io
 
     for image in Markup(page.read_text(encoding="utf-8")).all("img"):
         data = base64.b64decode(str(image["src"]).removeprefix("data:image/jpeg;base64,"))
-        with Image.open(io.BytesIO(data)) as picture:
-            assert picture.format == "JPEG"
-            assert picture.width == THUMBNAIL
-            assert 30 <= picture.height <= 48  # 48 x 200 and wider, with their shape kept
+        with Image.open(io.BytesIO(data)) as photo:
+            assert photo.format == "JPEG"
+            assert photo.width == THUMBNAIL
+            assert 30 <= photo.height <= 48  # 48 x 200 and wider, with their shape kept
 
 
-def test_references_stand_beside_and_missing_pictures_are_told(tmp_path: Path) -> None:
+def test_references_stand_beside_and_missing_images_are_told(tmp_path: Path) -> None:
     results = evaluation(tmp_path, against=True)
     worst = results["images"][:]
     for row in worst[:20]:
         (tmp_path / row["image"]).unlink(missing_ok=True)
-    (tmp_path / "photo 30.png").write_bytes(b"no picture")
+    (tmp_path / "photo 30.png").write_bytes(b"no image")
     write_report(results, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert text.count('class="gone"') > 3 * WORST  # the reference, deleted too, of each
-    assert "There is no picture" in text
+    assert "There is no image" in text
     assert f"{tmp_path}/photo 1.png: check the path." in text
     assert "beside each its reference" in text
     Image.new("RGB", (20, 10)).save(tmp_path / "photo 1.png")
@@ -268,11 +268,11 @@ def test_references_stand_beside_and_missing_pictures_are_told(tmp_path: Path) -
 
 
 def test_what_could_not_be_computed_is_said(tmp_path: Path) -> None:
-    results = evaluation(tmp_path, pictures=12)
+    results = evaluation(tmp_path, count=12)
     for row in results["images"]:
         row["scores"]["sharp"] = 1.0
     constant = agreement([1.0] * 12, [row["mos"] for row in results["images"]], resamples=100)
-    results["metrics"]["sharp"]["agreement"] = {"pictures": 12, **constant}
+    results["metrics"]["sharp"]["agreement"] = {"images": 12, **constant}
     write_report(results, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     summary = Markup(text).tables[0]
@@ -292,7 +292,7 @@ def test_one_metric_alone_and_no_failure(tmp_path: Path) -> None:
     write_report(results, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Between metrics" not in text
-    assert "None: every metric scored every picture." in text
+    assert "None: every metric scored every image." in text
     assert "Too small for a row by distortion: rain (2)." in text
     tables = Markup(text).tables
     assert tables[-1]["rows"][0][:2] == ["noise", "sharpness"]
@@ -318,7 +318,7 @@ def test_results_read_back_from_json_make_the_same_report(results: dict[str, Any
     assert (tmp_path / "report.html").read_bytes() == page.read_bytes()
 
 
-def test_scatter_plot_draws_each_picture_and_both_curves(results: dict[str, Any], tmp_path: Path) -> None:
+def test_scatter_plot_draws_each_image_and_both_curves(results: dict[str, Any], tmp_path: Path) -> None:
     figure = scatter_plot(results, "noise")
     (axes,) = figure.axes
     dots = axes.collections[0].get_offsets()
@@ -331,12 +331,12 @@ def test_scatter_plot_draws_each_picture_and_both_curves(results: dict[str, Any]
     assert len(axes.texts) == WORST
     assert axes.get_xlabel() == "noise (lower is better)"
     figure.savefig(tmp_path / "plot.png")
-    with Image.open(tmp_path / "plot.png") as picture:
-        assert picture.width > 400
+    with Image.open(tmp_path / "plot.png") as image:
+        assert image.width > 400
     assert "matplotlib.pyplot" not in sys.modules or sys.modules["matplotlib.pyplot"].get_fignums() == []
 
 
-def test_many_pictures_make_one_picture_of_dots(results: dict[str, Any], tmp_path: Path) -> None:
+def test_many_images_make_one_image_of_dots(results: dict[str, Any], tmp_path: Path) -> None:
     many = {**results, "images": [row for row in results["images"] for _ in range(60)]}
     few = len((write_report(results, tmp_path / "few.html"), (tmp_path / "few.html").read_bytes())[1])
     write_report(many, tmp_path / "many.html")
@@ -373,7 +373,7 @@ addEventListener("load", () => {
   });
   look();
   for (const column of [2, 2, 0, 0, 9]) { headers[column].querySelector("button").click(); look(); }
-  seen.pictures = [...document.images].map(image => image.complete && image.naturalWidth);
+  seen.images = [...document.images].map(image => image.complete && image.naturalWidth);
   const plot = document.querySelector(".plot svg").getBoundingClientRect();
   seen.plot = [plot.width, plot.height];
   seen.overflow = document.documentElement.scrollWidth - innerWidth;
@@ -443,7 +443,7 @@ def test_a_browser_sorts_shows_everything_and_asks_the_network_nothing(
         assert step["sorted"] == [
             None if index == 3 else order if index == column else "none" for index in range(len(step["sorted"]))
         ]
-    assert seen["pictures"] == [THUMBNAIL] * (3 * WORST)
+    assert seen["images"] == [THUMBNAIL] * (3 * WORST)
     assert min(seen["plot"]) > 300
     assert seen["overflow"] <= 0
     assert seen["axis"] == seen["ink"]
@@ -481,7 +481,7 @@ def test_a_browser_shows_it_dark_to_who_prefers_dark(page: Path, tmp_path: Path)
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 def test_a_browser_keeps_missing_numbers_last(tmp_path: Path) -> None:
-    results = evaluation(tmp_path, pictures=20)
+    results = evaluation(tmp_path, count=20)
     middle = results["metrics"]["noise"]["agreement"]
     middle |= {"srcc": None, "srcc_interval": None, "reasons": {"srcc": "Nobody knows."}}
     write_report(results, tmp_path / "report.html")

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 import mdiqa_metric
-from mdiqa_metric.data import QualityDataset
-from mdiqa_metric.evaluate import evaluate
+from mdiqa_metric.data.dataset import QualityDataset
+from mdiqa_metric.evaluation import evaluate
 
 pytest.importorskip("ray", reason="Ray is the extra [ray]")
 PROGRAM = Path(__file__).parents[1] / "examples" / "score_shards.py"
@@ -55,5 +55,5 @@ def test_shards_score_as_files_do(tmp_path: Path) -> None:
     assert "What was given as bytes is damaged or cut short" in scores.loc["7.png", "error"]
     for name in names:
         numbers = results["metrics"][name]["agreement"]
-        line = f"{name}: 11 of 12 pictures scored, SRCC {numbers['srcc']:.4f}, PLCC {numbers['plcc']:.4f}"
+        line = f"{name}: 11 of 12 images scored, SRCC {numbers['srcc']:.4f}, PLCC {numbers['plcc']:.4f}"
         assert line in done.stdout.splitlines()

@@ -20,7 +20,7 @@ from tests.test_hub import home, hub  # noqa: F401  (fixtures)
 REPO = "someone/tiny"
 FACTS = {
     "training_data": "KonIQ-10k",
-    "licence": "CC BY-NC-SA 4.0",
+    "license": "CC BY-NC-SA 4.0",
     "commercial": False,
     "scores": {"KonIQ-10k test": {"SRCC": 0.93, "PLCC": 0.94}},
 }
@@ -29,9 +29,9 @@ FACTS = {
 @functools.cache
 def tiny_class():
     """A metric of two dimensions on one convolution; made late, for sharing imports the Hub's client."""
-    from mdiqa_metric.sharing import Shared
+    from mdiqa_metric.checkpoints.hub import HubMixin
 
-    class Tiny(MultiDimensional, Shared):
+    class Tiny(MultiDimensional, HubMixin):
         dimension_names = ("warmth", "coolness")
         score_range = (-math.inf, math.inf)
 
@@ -67,7 +67,7 @@ def tiny(kernel=5):
     return metric
 
 
-def picture():
+def image():
     return torch.linspace(0, 1, 2 * 3 * 16 * 16).reshape(2, 3, 16, 16)
 
 
@@ -100,12 +100,12 @@ def test_a_folder_gives_the_same_metric_frozen_and_on_the_cpu(folder):
     assert not any(weight.requires_grad for weight in loaded.parameters())
     assert {tensor.device.type for tensor in (*loaded.parameters(), *loaded.buffers())} == {"cpu"}
     assert loaded.fingerprint() == tiny().fingerprint()
-    assert torch.equal(loaded(picture()), tiny()(picture()))
-    assert torch.equal(tiny_class().from_pretrained(str(folder))(picture()), loaded(picture()))
+    assert torch.equal(loaded(image()), tiny()(image()))
+    assert torch.equal(tiny_class().from_pretrained(str(folder))(image()), loaded(image()))
 
 
 def test_what_the_user_weighs_is_not_shared(tmp_path):
-    metric = tiny().weigh(warmth=3.0, coolness=0.0)
+    metric = tiny().set_weights(warmth=3.0, coolness=0.0)
     metric.save_pretrained(tmp_path)
     assert metric.dimension_weights.tolist() == [3, 0]
     assert metric.active == (0,)
@@ -123,7 +123,7 @@ def test_a_loaded_metric_is_saved_again_with_its_options(folder, tmp_path):
 def test_a_metric_from_inference_mode_can_be_trained(folder):
     with torch.inference_mode():
         loaded = tiny_class().from_pretrained(folder)
-    loaded.requires_grad_(True)(picture()).sum().backward()
+    loaded.requires_grad_(True)(image()).sum().backward()
     assert loaded.conv.weight.grad.any()
 
 
@@ -207,7 +207,7 @@ def test_the_card_states_what_is_given():
     for fact in (
         "1. warmth\n2. coolness\n",
         "Training data: KonIQ-10k",
-        "Licence of the weights: CC BY-NC-SA 4.0",
+        "License of the weights: CC BY-NC-SA 4.0",
         "Commercial use: **forbidden**",
         "| KonIQ-10k test | SRCC | 0.93 |\n| KonIQ-10k test | PLCC | 0.94 |",
         f'Tiny.from_pretrained("{REPO}")',
@@ -221,11 +221,11 @@ def test_the_card_states_what_is_given():
 def test_the_card_invents_nothing():
     card = tiny().generate_model_card()
     assert card.data.license is None
-    for fact in ("Training data", "Licence of the weights", "Commercial use"):
+    for fact in ("Training data", "License of the weights", "Commercial use"):
         assert f"{fact}: not stated" in card.text
     assert "## Scores\n\nnot stated" in card.text
-    own = tiny().generate_model_card(licence="Our own Licence, v2", commercial=True)
-    assert (own.data.license, own.data.license_name) == ("other", "our-own-licence-v2")
+    own = tiny().generate_model_card(license="Our own License, v2", commercial=True)
+    assert (own.data.license, own.data.license_name) == ("other", "our-own-license-v2")
     assert "Commercial use: allowed" in own.text
     with pytest.raises(TypeError, match="author"):
         tiny().generate_model_card(author="someone")

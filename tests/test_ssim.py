@@ -12,7 +12,7 @@ from mdiqa_metric import Loss, create
 from mdiqa_metric.ops.color import luma_full
 from mdiqa_metric.ops.filters import downsample_mean, filter_separable, gaussian_window
 from mdiqa_metric.ops.precision import full_precision
-from mdiqa_metric.ops.structure import structure
+from mdiqa_metric.ops.ssim import ssim_maps
 from tests.rows import photograph
 
 MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -65,8 +65,8 @@ def plain_ms_ssim(image, reference):
     return means
 
 
-def planes(picture, weights=(0.299, 0.587, 0.114)):
-    return np.einsum("c,chw->hw", weights, picture[0].double().numpy() * 255)
+def planes(image, weights=(0.299, 0.587, 0.114)):
+    return np.einsum("c,chw->hw", weights, image[0].double().numpy() * 255)
 
 
 # The numbers ---------------------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def test_downsampled_ssim_is_the_authors(height, width):
     clean = photograph(256, 256).tile(1, 1, 3, 3)[..., :height, :width]
     image = noisy(clean, 0.1)
     factor = math.floor(min(height, width) / 256 + 0.5)
-    luminance, similarity = plain_maps(*(plain_downsample(planes(picture), factor) for picture in (image, clean)))
+    luminance, similarity = plain_maps(*(plain_downsample(planes(photo), factor) for photo in (image, clean)))
     ours = create("ssim-y-full-downsample")(image, clean).item()
     assert ours == pytest.approx((luminance * similarity).mean(), abs=1e-5)
 
@@ -113,7 +113,7 @@ def test_ms_ssim_is_the_authors_at_odd_sizes_too(height, width):
 def test_super_resolution_crops_the_border_and_scores_studio_range():
     clean = photograph(72, 88)
     image = noisy(clean)
-    cropped = [picture[..., 4:-4, 4:-4].contiguous() for picture in (image, clean)]
+    cropped = [photo[..., 4:-4, 4:-4].contiguous() for photo in (image, clean)]
     for name in ("psnr-y-studio", "ssim-y-studio"):
         assert torch.equal(create(name, border=4)(image, clean), create(name)(*cropped))
     gap = create("psnr-y-studio")(image, clean) - create("psnr-y-full")(image, clean)
@@ -125,14 +125,14 @@ def test_super_resolution_crops_the_border_and_scores_studio_range():
 ON_RGB = {"psnr": "psnr", "ssim": "ssim-rgb"}
 
 
-def grey_pair(height=72, width=88):
+def gray_pair(height=72, width=88):
     clean = luma_full(photograph(height, width)).expand(-1, 3, -1, -1).contiguous()
     return noisy(clean[:, :1]).expand(-1, 3, -1, -1).contiguous(), clean
 
 
-def test_a_grey_pair_is_compared_by_its_one_channel_where_that_is_asked_for():
-    image, clean = grey_pair()
-    x, y = (picture[0, 0, 4:-4, 4:-4].double().numpy() * 255 for picture in (image, clean))
+def test_a_gray_pair_is_compared_by_its_one_channel_where_that_is_asked_for():
+    image, clean = gray_pair()
+    x, y = (photo[0, 0, 4:-4, 4:-4].double().numpy() * 255 for photo in (image, clean))
     luminance, similarity = plain_maps(x, y)
     plain = {
         "psnr-y-studio": 10 * math.log10(255**2 / np.square(x - y).mean()),
@@ -141,44 +141,44 @@ def test_a_grey_pair_is_compared_by_its_one_channel_where_that_is_asked_for():
     for name, expected in plain.items():
         metric = create(f"{name}:border=4,gray_as_is=true")
         assert metric(image, clean).item() == pytest.approx(expected, abs=1e-4 if "psnr" in name else 1e-6)
-        assert "a grey pair by its one channel" in metric.fingerprint()
+        assert "a gray pair by its one channel" in metric.fingerprint()
     gap = create("psnr-y-studio", border=4)(image, clean).item() - plain["psnr-y-studio"]
     assert gap == pytest.approx(20 * math.log10(255 / 219), abs=1e-3)  # 1.32 dB
 
 
 @pytest.mark.parametrize("name", ["psnr-y-studio", "psnr-y-full", "psnr", "ssim-y-studio", "ssim-rgb"])
-def test_only_pairs_that_are_grey_on_both_sides_are_compared_so(name):
-    grey, grey_clean = grey_pair()
+def test_only_pairs_that_are_gray_on_both_sides_are_compared_so(name):
+    gray, gray_clean = gray_pair()
     clean = photograph(72, 88)
     image = noisy(clean)
-    nearly = grey.clone()
+    nearly = gray.clone()
     nearly[0, 2, 0, 0] += 1e-3  # one channel of one pixel
     metric, usual = create(name, gray_as_is=True), create(name)
     images, references = (
-        torch.cat([grey, image, grey, image, nearly]),
-        torch.cat([grey_clean, clean, clean, grey, grey_clean]),
+        torch.cat([gray, image, gray, image, nearly]),
+        torch.cat([gray_clean, clean, clean, gray, gray_clean]),
     )
     mixed = metric(images, references)
     torch.testing.assert_close(mixed[1:], usual(images, references)[1:])
-    torch.testing.assert_close(mixed[:1], metric(grey, grey_clean))
-    torch.testing.assert_close(mixed[:1], create(ON_RGB[name.partition("-")[0]])(grey, grey_clean))
+    torch.testing.assert_close(mixed[:1], metric(gray, gray_clean))
+    torch.testing.assert_close(mixed[:1], create(ON_RGB[name.partition("-")[0]])(gray, gray_clean))
 
 
 @pytest.mark.parametrize("name", ["psnr-y-studio", "ssim-y-studio"])
-def test_the_gradient_of_a_grey_pair_is_that_of_its_channel(name):
-    grey, grey_clean = grey_pair()
+def test_the_gradient_of_a_gray_pair_is_that_of_its_channel(name):
+    gray, gray_clean = gray_pair()
     clean = photograph(72, 88)
-    colour = noisy(clean).requires_grad_()
-    channel = grey[:, :1].clone().requires_grad_()
-    pair = torch.cat([channel.expand(-1, 3, -1, -1), colour]), torch.cat([grey_clean, clean])
-    gradients = torch.autograd.grad(create(name, gray_as_is=True)(*pair).sum(), (channel, colour))
-    plain = create(ON_RGB[name.partition("-")[0]])(channel.expand(-1, 3, -1, -1), grey_clean)
+    color = noisy(clean).requires_grad_()
+    channel = gray[:, :1].clone().requires_grad_()
+    pair = torch.cat([channel.expand(-1, 3, -1, -1), color]), torch.cat([gray_clean, clean])
+    gradients = torch.autograd.grad(create(name, gray_as_is=True)(*pair).sum(), (channel, color))
+    plain = create(ON_RGB[name.partition("-")[0]])(channel.expand(-1, 3, -1, -1), gray_clean)
     torch.testing.assert_close(gradients[0], torch.autograd.grad(plain.sum(), channel)[0])
-    torch.testing.assert_close(gradients[1], torch.autograd.grad(create(name)(colour, clean).sum(), colour)[0])
+    torch.testing.assert_close(gradients[1], torch.autograd.grad(create(name)(color, clean).sum(), color)[0])
     assert all(gradient.abs().max() > 0 for gradient in gradients)
 
 
-def test_psnr_is_a_pictures_own():
+def test_psnr_is_a_images_own():
     """Peers that pool the squared error of a batch give 24.6 dB where the mean of 21.6 and 46.0 dB is 33.8."""
     clean = photograph(72, 88).repeat(2, 1, 1, 1)
     image = torch.cat([noisy(clean[:1], 0.1), noisy(clean[:1], 0.005)])
@@ -190,7 +190,7 @@ def test_psnr_is_a_pictures_own():
 
 
 @pytest.mark.parametrize("name", ["ssim-y-full", "ssim-rgb", "ssim-matlab", "ms-ssim-y-full", "ms-ssim-rgb"])
-def test_equal_pictures_score_one_and_others_less(name):
+def test_equal_images_score_one_and_others_less(name):
     metric = create(name)
     clean = torch.cat([photograph(192, 200), torch.ones(1, 3, 192, 200), torch.zeros(1, 3, 192, 200)])
     assert metric(clean, clean.clone()).tolist() == [1, 1, 1]
@@ -211,7 +211,7 @@ def test_opposed_structure_is_negative_and_dead_in_pyiqas_convention_alone():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["psnr", "ssim-rgb", "ssim-y-full", "ms-ssim-y-full"])
 def test_autocast_moves_neither_score_nor_gradient(name, dtype):
-    """Peers fall from .971 to .637 on this pair: noise of two grey levels."""
+    """Peers fall from .971 to .637 on this pair: noise of two gray levels."""
     clean = photograph(192, 192)
     image = noisy(clean, 2 / 255).requires_grad_()
     metric = create(name)
@@ -228,7 +228,7 @@ def test_autocast_moves_neither_score_nor_gradient(name, dtype):
 @pytest.mark.parametrize("name", ["ssim-rgb", "ms-ssim-rgb"])
 @pytest.mark.parametrize("base", [0.0, 0.02, 0.98])
 def test_float32_has_the_digits_of_float64_on_faint_texture(name, base):
-    """On bright, nearly flat pictures E[x^2] - E[x]^2 of uncentred float32 values is noise."""
+    """On bright, nearly flat images E[x^2] - E[x]^2 of uncenterd float32 values is noise."""
     texture = photograph(181, 197) * 0.02
     clean = base * (1 - texture) + texture
     image = noisy(clean, 0.003)
@@ -267,11 +267,11 @@ def test_the_cores_gradient_is_its_slope():
     """The gradient is written by hand: each way through it is compared with finite differences."""
     generator = torch.Generator().manual_seed(0)
     pair = [torch.rand(2, 2, 14, 13, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(2)]
-    assert torch.autograd.gradcheck(structure, pair)
+    assert torch.autograd.gradcheck(ssim_maps, pair)
     for index in range(2):
         one = [x if position == index else x.detach() for position, x in enumerate(pair)]
-        assert torch.autograd.gradcheck(lambda *xs: structure(*xs)[0], one)
-        assert torch.autograd.gradcheck(lambda *xs: structure(*xs)[1], one)
+        assert torch.autograd.gradcheck(lambda *xs: ssim_maps(*xs)[0], one)
+        assert torch.autograd.gradcheck(lambda *xs: ssim_maps(*xs)[1], one)
 
 
 @pytest.mark.parametrize("name", ["ms-ssim-y-full", "ms-ssim-rgb", "ms-ssim-y-pyiqa"])
@@ -286,7 +286,7 @@ def test_ms_ssim_is_finite_where_a_scale_is_opposed(name):
 
 
 @pytest.mark.parametrize("name", ["ssim-rgb", "ms-ssim-rgb"])
-def test_the_graph_keeps_less_than_nine_pictures(name):
+def test_the_graph_keeps_less_than_nine_images(name):
     """piq's keeps 12 for SSIM and 17 for MS-SSIM."""
     clean = photograph(192, 200)
     image = noisy(clean).requires_grad_()
@@ -322,9 +322,9 @@ def test_sizes_that_do_not_fit_are_refused_and_the_smallest_are_not():
 
 
 def test_integers_are_refused():
-    picture = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     with pytest.raises(TypeError, match=r"got torch.uint8: divide by 255"):
-        create("ssim")(picture, picture)
+        create("ssim")(image, image)
 
 
 @pytest.mark.parametrize(
@@ -362,6 +362,6 @@ def test_a_padded_filter_is_the_adjoint_of_the_valid_one():
     torch.testing.assert_close(there, (maps * filter_separable(spread, taps, padding=10)).sum())
 
 
-def test_luma_keeps_grey_levels():
-    grey = torch.rand(1, 1, 8, 8).expand(1, 3, 8, 8)
-    torch.testing.assert_close(luma_full(grey), grey[:, :1])
+def test_luma_keeps_gray_levels():
+    gray = torch.rand(1, 1, 8, 8).expand(1, 3, 8, 8)
+    torch.testing.assert_close(luma_full(gray), gray[:, :1])

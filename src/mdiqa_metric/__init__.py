@@ -11,29 +11,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .dimensions import DimensionDistance as DimensionDistance
-from .dimensions import DimensionMean as DimensionMean
-from .dimensions import MultiDimensional as MultiDimensional
+from .checkpoints.files import WeightsError as WeightsError
 from .loss import Loss as Loss
 from .loss import WeightedLoss as WeightedLoss
-from .metric import Encoded as Encoded
+from .metric import EncodedReference as EncodedReference
 from .metric import Metric as Metric
-from .weights import WeightsError as WeightsError
-from .weights import create as create
-from .weights import list_metrics as list_metrics
+from .multidimensional import DimensionDistance as DimensionDistance
+from .multidimensional import DimensionMean as DimensionMean
+from .multidimensional import MultiDimensional as MultiDimensional
+from .registry import create as create
+from .registry import list_metrics as list_metrics
 
 if TYPE_CHECKING:
-    from .io import read_image as read_image
+    from .data.images import read_image as read_image
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     if name == "read_image":
-        from .io import read_image
+        from .data.images import read_image
 
         return read_image
-    from .weights import metric_class, metric_classes
+    from .registry import metric_class, metric_classes
 
     if name in metric_classes():
         return metric_class(metric_classes()[name])
@@ -41,6 +41,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    from .weights import metric_classes
+    from .registry import metric_classes
 
     return sorted([*(name for name in globals() if not name.startswith("_")), "read_image", *metric_classes()])

@@ -1,4 +1,4 @@
-"""Modules that whatever holds them neither trains nor saves, initialises or empties."""
+"""Modules that whatever holds them neither trains nor saves, initializes or empties."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Frozen(nn.Module):
     """A module that stays as it is in any parent, until `unfreeze` asks for the opposite.
 
     While it is frozen, what a parent does to all of its parts passes it by: `train()`, `requires_grad_()`, `apply()`,
-    `parameters()`, `buffers()`, `modules()`, `state_dict()`, `load_state_dict()`, and with them optimisers, DDP and
+    `parameters()`, `buffers()`, `modules()`, `state_dict()`, `load_state_dict()`, and with them optimizers, DDP and
     averages of weights. `.to()`, `deepcopy` and pickling take it along, and `to_empty()` moves it, values and all.
 
     Its own methods see the inside: `parameters()`, `state_dict()` and `load_state_dict()` called on it, and

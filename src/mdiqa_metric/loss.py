@@ -9,20 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checks import check_weight
 from .frozen import Move
-from .metric import Encoded, Metric
+from .metric import EncodedReference, Metric
 from .ops.autograd import is_recording_graph, is_transformed
 from .ops.color import clamp_to_range
+from .validation import check_weight
 
-# A network may leave [0, 1] while it learns, but only a picture in 0..255 strays this far.
+# A network may leave [0, 1] while it learns, but only an image in 0..255 strays this far.
 IMAGE_MARGIN = 8.0
 # Resizing overshoots by a tenth or so; a reference in [-1, 1] goes further.
 REFERENCE_MARGIN = 0.25
 
 
 class Loss(nn.Module):
-    """A metric as a scalar that falls when the picture gets better: `Loss(metric, weight)(image, reference)`.
+    """A metric as a scalar that falls when the image gets better: `Loss(metric, weight)(image, reference)`.
 
     `weight * (distance(clamp(image), clamp(reference)) + width * mean(|image - clamp(image)|))`. The distance is the
     batch mean of that to the best score there can be, or of the score itself (negated where higher is better) for a
@@ -35,12 +35,12 @@ class Loss(nn.Module):
     Both may be made in inference mode. Checking ranges stalls a GPU, so there it is done on calls 1, 2, 4, 8...
 
     Derivatives: first ones of any kind, also under `torch.func` (grad, vmap, jvp, jacrev; under vmap the ranges of all
-    pictures are checked together). Second ones are right for convolutional metrics and those without a network;
+    images are checked together). Second ones are right for convolutional metrics and those without a network;
     attention (TOPIQ, MDIQA) has them under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)` alone and raises torch's
     error elsewhere, as MDIQA's overall score does in any case.
 
     Graphs: `torch.compile(fullgraph=True)`, `torch.export` of fixed sizes and, with `Dim.AUTO`, of free ones (the
-    example larger than the smallest picture), `torch.jit.trace` for one size. In the former two a picture out of range
+    example larger than the smallest image), `torch.jit.trace` for one size. In the former two an image out of range
     is a RuntimeError.
 
     The metric is put in eval mode and frozen (see `Frozen`): `train()`, `requires_grad_()`, `apply()`, `parameters()`,
@@ -69,10 +69,10 @@ class Loss(nn.Module):
         self.weight = check_weight(weight, "Loss")
         self._calls = 0
 
-    def forward(self, image: Tensor, reference: Tensor | Encoded | None = None) -> Tensor:
+    def forward(self, image: Tensor, reference: Tensor | EncodedReference | None = None) -> Tensor:
         """The loss, a scalar; see the class for what it takes."""
         metric = self.metric
-        image, reference = metric.check(image, reference)
+        image, reference = metric.prepare_inputs(image, reference)
         checks = self._checks_range(image)
         inside = checks and metric.check_range(image, "image", IMAGE_MARGIN)  # then there is nothing to clamp
         if isinstance(reference, Tensor):
@@ -105,9 +105,10 @@ class WeightedLoss(nn.Module):
     """A weighted sum of named terms: `WeightedLoss({"pixel": (nn.L1Loss(), 1.0), "lpips": (Loss(lpips), 0.1)})`.
 
     A term is a `Loss` or any module called as `term(image, reference)` that returns a scalar; a `Loss` of a
-    no-reference metric gets the image alone. An `Encoded` reference fits one metric only, so `reference` may also be a
+    no-reference metric gets the image alone. An `EncodedReference` fits one metric only, so `reference` may also be a
     dict that gives each term its own. Weights are numbers from 0 up, kept in float32 whatever the module is moved to; a
-    term of weight 0 is still computed, so `last` tells its value. No state dict holds them: set them again on resuming.
+    term of weight 0 is still computed, so `last_values` tells its value. No state dict holds them: set them again on
+    resuming.
 
     Raises:
         TypeError, ValueError: no terms, a term that is no module, a weight that is no finite number from 0 up, an
@@ -122,9 +123,7 @@ class WeightedLoss(nn.Module):
             if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], nn.Module)):
                 raise TypeError(f'WeightedLoss takes {{"name": (loss module, weight)}}, got {pair!r} for "{name}".')
             if isinstance(pair[0], Metric):
-                raise TypeError(
-                    f'The term "{name}" is a metric, which may rise as pictures get better: wrap it in Loss.'
-                )
+                raise TypeError(f'The term "{name}" is a metric, which may rise as images get better: wrap it in Loss.')
         self.names = [str(name) for name in terms]
         if len({*self.names}) < len(self.names):
             raise ValueError(f"WeightedLoss takes a name for each term, got {', '.join(self.names)}: rename one.")
@@ -148,10 +147,10 @@ class WeightedLoss(nn.Module):
         self._last = None if is_transformed() else values.detach()
         return (values * self.weights.to(values.device)).sum()
 
-    def weigh(self, /, **weights: float) -> WeightedLoss:
+    def set_weights(self, /, **weights: float) -> WeightedLoss:
         """Sets the weights of the named terms from the next call on; the others stay. No compiled graph is remade.
 
-        A name that is no Python identifier goes in as `loss.weigh(**{"lpips-v0.1": 0.3})`.
+        A name that is no Python identifier goes in as `loss.set_weights(**{"lpips-v0.1": 0.3})`.
         """
         changed = list(self._weights)
         for name, weight in weights.items():
@@ -163,10 +162,10 @@ class WeightedLoss(nn.Module):
             self.weights = torch.tensor(changed, dtype=torch.float32, device=self.weights.device)
         return self
 
-    def last(self) -> dict[str, float]:
+    def last_values(self) -> dict[str, float]:
         """Each term's unweighted value at the last call; this reading, not the call, waits for the device."""
         if self._last is None:
-            raise RuntimeError("WeightedLoss has no values yet: call it once before last().")
+            raise RuntimeError("WeightedLoss has no values yet: call it once before last_values().")
         return dict(zip(self.names, self._last.tolist(), strict=True))
 
     def _references(self, given: Mapping[str, Any]) -> list[Any]:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import hashlib
 import numbers
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from .checks import RANGE_TOLERANCE, check_pair, check_picture, check_range, recordable
 from .frozen import Frozen, Move
+from .validation import RANGE_TOLERANCE, check_image, check_pair, check_range, recordable
 
 Self = TypeVar("Self", bound="Metric")
 
 
-class Encoded(NamedTuple):
-    """A reference that a metric has already sent through its trunk: what `Metric.encode` returns.
+class EncodedReference(NamedTuple):
+    """A reference that a metric has already sent through its backbone: what `Metric.encode` returns.
 
-    It stands wherever that metric, or a `Loss` of it, takes a reference picture. It is bound to the metric's class,
+    It stands wherever that metric, or a `Loss` of it, takes a reference image. It is bound to the metric's class,
     options and weights, their dtype too: whatever else is given it refuses. Only weights that are written through
     `.data`, behind autograd's back, are not noticed.
     """
@@ -29,13 +29,13 @@ class Encoded(NamedTuple):
     shape: tuple[int, ...]
     metric: str
 
-    def to(self, *args: Any, **kwargs: Any) -> Encoded:
+    def to(self, *args: Any, **kwargs: Any) -> EncodedReference:
         """The same reference on another device or in another dtype; takes what `Tensor.to` takes."""
         return self._replace(features=tuple(feature.to(*args, **kwargs) for feature in self.features))
 
 
 class Metric(Frozen, ABC):
-    """An image-quality metric: pictures in, one score a picture out.
+    """An image-quality metric: images in, one score an image out.
 
     `metric(image)` or, where `full_reference`, `metric(image, reference)`. Both are RGB floats (N, 3, H, W) in [0, 1]
     on the metric's device; the scores are (N,), at least float32. Gradients flow to whatever input asks for them.
@@ -54,7 +54,7 @@ class Metric(Frozen, ABC):
             (rounding) sets it to False on the instance and says why in `no_gradient`.
         min_size: the least height and width taken, in pixels.
         border: pixels cut from each side before anything is scored; see `cut_border`.
-        color, resize, crop: what happens to the picture before it is scored, in words, for `fingerprint`.
+        color, resize, crop: what happens to the image before it is scored, in words, for `fingerprint`.
         name: the name given to `create`, or the class's.
     """
 
@@ -77,7 +77,9 @@ class Metric(Frozen, ABC):
         super().__init__()
         self.name = type(self).__name__.lower()
 
-    def forward(self, image: Tensor, reference: Tensor | Encoded | None = None, *, _checked: bool = False) -> Tensor:
+    def forward(
+        self, image: Tensor, reference: Tensor | EncodedReference | None = None, *, _checked: bool = False
+    ) -> Tensor:
         """Scores (N,) of images (N, 3, H, W) in [0, 1], against references of the same shape where it has them.
 
         Raises:
@@ -85,46 +87,61 @@ class Metric(Frozen, ABC):
             RuntimeError: nobody has loaded the metric's weights.
         """
         if not _checked:  # a `Loss` checks itself, for it admits more
-            image, reference = self.check(image, reference)
+            image, reference = self.prepare_inputs(image, reference)
             self.check_range(image, "image", RANGE_TOLERANCE)
             if isinstance(reference, Tensor):
                 self.check_range(reference, "reference", RANGE_TOLERANCE)
-        return self.scored(image, reference)
+        return self._score_float32(image, reference)
 
     @abstractmethod
     def score(self, image: Tensor, reference: Any) -> Tensor:
-        """Scores (N,) of checked inputs; `reference` is None without one, or an `Encoded` of this metric's own."""
+        """Scores (N,) of checked inputs; `reference` is None, a tensor or this metric's own `EncodedReference`."""
 
-    def scored(self, image: Tensor, reference: Any) -> Tensor:
+    def _score_float32(self, image: Tensor, reference: Any) -> Tensor:
         """What `score` gives, at least float32 where the metric's own weights are in half precision."""
         reference = self._within_border(reference) if isinstance(reference, Tensor) else reference
         scores = self.score(self._within_border(image), reference)
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
-    def encode(self, reference: Tensor) -> Encoded:
-        """References (N, 3, H, W) sent through the trunk once, to be passed in their place; no graph is kept.
+    def encode(self, reference: Tensor) -> EncodedReference:
+        """References (N, 3, H, W) sent through the backbone once, to be passed in their place; no graph is kept.
 
         Raises:
-            TypeError, ValueError: the metric does not take such a picture, or has no trunk whose pass could be saved.
+            TypeError, ValueError: the metric does not take such an image, or has no backbone whose pass could be saved.
         """
         with torch.inference_mode(False), torch.no_grad():
-            reference = self.check_picture(reference, "reference")
+            reference = self.prepare_image(reference, "reference")
             self.check_range(reference, "reference", RANGE_TOLERANCE)
             features = tuple(self.features(self._within_border(reference)))
-            return Encoded(features, tuple(reference.shape), self._encoder())
+            return EncodedReference(features, tuple(reference.shape), self._encoder())
 
-    def features(self, picture: Tensor) -> Iterable[Tensor]:
-        """The maps that a metric on a trunk compares, each computed when it is asked for; written by those alone."""
-        raise TypeError(f"{self.name} has no trunk, so there is nothing to encode: pass the reference picture itself.")
+    def features(self, image: Tensor) -> Iterable[Tensor]:
+        """The maps that a metric on a backbone compares, each computed when it is asked for; written by those alone."""
+        raise TypeError(f"{self.name} has no backbone, so there is nothing to encode: pass the reference image itself.")
 
     @classmethod
     def from_published(cls, part: str, state: Any) -> dict[str, Tensor]:
         """Our keys for a weight file of `part` ("" for the whole) in the published layout; our own layout passes."""
         return dict(state)
 
+    @classmethod
+    def from_published_files(
+        cls, names: Sequence[str], read: Callable[[str], Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """State dicts by part, and options of the constructor, of a model whose authors publish a folder of files.
+
+        Written by the metrics that have one. `names` are the files of the folder, as paths below it; `read(name)` gives
+        what a file holds.
+
+        Raises:
+            TypeError: the metric has no such folder.
+            ValueError: a file is missing or there are two of it.
+        """
+        raise TypeError(f"{cls.__name__} is not published as a folder of files.")
+
     def fingerprint(self) -> str:
-        """One line for a paper: name, options, hash of the weights, colour, resize, crop and version."""
-        from mdiqa_metric import __version__
+        """One line for a paper: name, options, hash of the weights, color, resize, crop and version."""
+        from . import __version__
 
         state = self.state_dict()
         untrained = "" if all(part._trained for part in self.members() if part._has_weights()) else "untrained "
@@ -138,7 +155,7 @@ class Metric(Frozen, ABC):
         return {name: getattr(cls, name) for name in ("min_size", "score_range", "differentiable")}
 
     def cut_border(self: Self, border: int) -> Self:
-        """Has both pictures of a full-reference metric cut by `border` pixels a side before they are compared.
+        """Has both images of a full-reference metric cut by `border` pixels a side before they are compared.
 
         As super-resolution papers do, by the scale factor; `create(name, border=4)` calls it.
 
@@ -177,14 +194,14 @@ class Metric(Frozen, ABC):
             self._encoder()  # a compiled graph goes by the hash that is here
         return found
 
-    def check(self, image: Tensor, reference: Any) -> tuple[Tensor, Any]:
-        """The inputs in the dtype that `score` computes in, or an error. It costs no device synchronisation."""
+    def prepare_inputs(self, image: Tensor, reference: Any) -> tuple[Tensor, Any]:
+        """The inputs in the dtype that `score` computes in, or an error. It costs no device synchronization."""
         if self.full_reference and reference is None:
             raise ValueError(f"{self.name} compares with a reference, got none: call it as metric(image, reference).")
         if not self.full_reference and reference is not None:
             raise ValueError(f"{self.name} needs no reference, got one: call it as metric(image).")
-        image = self.check_picture(image, "image")
-        if isinstance(reference, Encoded):
+        image = self.prepare_image(image, "image")
+        if isinstance(reference, EncodedReference):
             if reference.metric != (own := self._encoder()):
                 raise ValueError(
                     f"{self.name} takes references that it encoded itself ({own}), got one of {reference.metric}: "
@@ -193,13 +210,13 @@ class Metric(Frozen, ABC):
             check_pair(self.name, image, reference.shape, reference.features[0].device, "encoded reference")
             reference = reference._replace(features=tuple(map(recordable, reference.features)))
         elif reference is not None:
-            reference = self.check_picture(reference, "reference")
+            reference = self.prepare_image(reference, "reference")
             check_pair(self.name, image, reference.shape, reference.device, "reference")
             common = torch.promote_types(image.dtype, reference.dtype)
             image, reference = image.to(common), reference.to(common)
         return image, reference
 
-    def check_picture(self, picture: Any, role: str) -> Tensor:
+    def prepare_image(self, image: Any, role: str) -> Tensor:
         """One input in the dtype that `score` computes in, or an error; `role` names it there."""
         weight = next(self.parameters(), None)
         own = weight if weight is not None else next(self.buffers(), None)
@@ -211,18 +228,18 @@ class Metric(Frozen, ABC):
                     "create(name, weights=None)."
                 )
         device = None if own is None else own.device
-        return recordable(check_picture(self.name, picture, role, self.min_size, device, self._dtype()))
+        return recordable(check_image(self.name, image, role, self.min_size, device, self._dtype()))
 
-    def check_range(self, picture: Tensor, role: str, margin: float) -> bool:
+    def check_range(self, image: Tensor, role: str, margin: float) -> bool:
         """ValueError unless every value lies within `margin` of [0, 1]. It stalls a GPU, but no compiled graph.
 
         Returns whether all are known to lie in [0, 1].
         """
-        return check_range(self.name, picture.detach(), role, margin)
+        return check_range(self.name, image.detach(), role, margin)
 
-    def _within_border(self, picture: Tensor) -> Tensor:
-        rows, columns = (slice(self.border, size - self.border) for size in picture.shape[-2:])
-        return picture[..., rows, columns] if self.border else picture
+    def _within_border(self, image: Tensor) -> Tensor:
+        rows, columns = (slice(self.border, size - self.border) for size in image.shape[-2:])
+        return image[..., rows, columns] if self.border else image
 
     def members(self) -> Iterator[Metric]:
         """This metric and those that it is made of."""

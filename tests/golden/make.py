@@ -63,18 +63,18 @@ def main() -> None:
 
 
 def on(convert: Callable[[np.ndarray], np.ndarray], score: Score) -> Score:
-    """The score of both pictures converted."""
+    """The score of both images converted."""
     return lambda image, reference: score(convert(image), convert(reference))
 
 
-def luma(picture: np.ndarray) -> np.ndarray:
+def luma(image: np.ndarray) -> np.ndarray:
     """BT.601 luma (H, W) of (3, H, W)."""
-    return np.einsum("c,chw->hw", BT601, picture.astype(np.float64))
+    return np.einsum("c,chw->hw", BT601, image.astype(np.float64))
 
 
-def gray_8bit(picture: np.ndarray) -> np.ndarray:
-    """MATLAB's rgb2gray (H, W) of an 8-bit picture (3, H, W)."""
-    return np.round(np.einsum("c,chw->hw", RGB2GRAY, picture.astype(np.float64)) * 255) / 255
+def gray_8bit(image: np.ndarray) -> np.ndarray:
+    """MATLAB's rgb2gray (H, W) of an 8-bit image (3, H, W)."""
+    return np.round(np.einsum("c,chw->hw", RGB2GRAY, image.astype(np.float64)) * 255) / 255
 
 
 def downsampled(plane: np.ndarray) -> np.ndarray:
@@ -131,7 +131,7 @@ def _window() -> torch.Tensor:
 
 
 def basicsr(name: str) -> Score:
-    """BasicSR's metric of that name on 8-bit pictures with a border of 4."""
+    """BasicSR's metric of that name on 8-bit images with a border of 4."""
     package = types.ModuleType("basicsr")
     package.__path__ = [str(Path(path) / "basicsr") for path in sys.path if (Path(path) / "basicsr").is_dir()]
     for stem in ("metrics", "utils"):  # their __init__ files import the whole of BasicSR
@@ -147,20 +147,20 @@ def basicsr(name: str) -> Score:
     metric = getattr(psnr_ssim, f"calculate_{name}")
 
     def score(image: np.ndarray, reference: np.ndarray) -> float:
-        # BasicSR reads pictures as OpenCV does, in BGR
-        pair = [np.round(picture[::-1] * 255).astype(np.uint8).transpose(1, 2, 0) for picture in (image, reference)]
+        # BasicSR reads images as OpenCV does, in BGR
+        pair = [np.round(photo[::-1] * 255).astype(np.uint8).transpose(1, 2, 0) for photo in (image, reference)]
         return float(metric(*pair, crop_border=4, test_y_channel=True))
 
     return score
 
 
 def write(stem: str, reference: str, score: Score, shapes: tuple[tuple[int, int, int], ...] = SHAPES) -> None:
-    """One golden file: the scores of the five public pictures."""
+    """One golden file: the scores of the five public images."""
     cases = []
     for shape in shapes:
-        picture = dict(zip(("seed", "height", "width"), shape, strict=True))
+        image = dict(zip(("seed", "height", "width"), shape, strict=True))
         value = score(golden.degraded(*shape), golden.picture(*shape))
-        cases.append({"picture": picture, "ref": picture, "options": {}, "score": value})
+        cases.append({"picture": image, "ref": image, "options": {}, "score": value})
     data = {"reference": reference, "kind": "FR", "lower_better": False, "checkpoint": {}, "cases": cases}
     Path(__file__).with_name(f"{stem}.json").write_text(json.dumps(data, indent=1) + "\n")
 

@@ -18,7 +18,7 @@ SHAPES = ((1, 256, 256), (2, 384, 512), (3, 225, 333), (4, 96, 64), (5, 240, 320
 
 
 def main() -> None:
-    """Scores the pictures and writes the file."""
+    """Scores the images and writes the file."""
     metric = mdiqa_metric.create("mdiqa-lite")
     cases = []
     for seed, height, width in SHAPES:

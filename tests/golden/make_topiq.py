@@ -1,7 +1,7 @@
 """Makes the golden files of two TOPIQ variants that ../shared/golden has none of: FLIVE's resize, the aesthetic head.
 
 A second implementation, out of PyTorch's and torchvision's own functions and straight from the published layout: live
-batch normalisation, affine layer normalisation, `multi_head_attention_forward`. It must first score what topiq-nr.json
+batch normalization, affine layer normalization, `multi_head_attention_forward`. It must first score what topiq-nr.json
 holds, which the authors' program made; then it makes the others: `python -m tests.golden.make_topiq`.
 """
 
@@ -27,13 +27,13 @@ State = dict[str, Tensor]
 
 
 def values(state: State, image: Tensor, parts: int) -> Tensor:
-    """What the last linear layer gives for a picture (1, 3, H, W) in [0, 1]."""
-    trunk = resnet50(weights=None)
+    """What the last linear layer gives for an image (1, 3, H, W) in [0, 1]."""
+    backbone = resnet50(weights=None)
     prefix = "semantic_model."
     weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    trunk.load_state_dict(weights | {f"fc.{k}": v for k, v in trunk.fc.state_dict().items()})
-    trunk = create_feature_extractor(trunk.eval(), list(NODES))
-    maps = trunk(normalize(image, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))).values()
+    backbone.load_state_dict(weights | {f"fc.{k}": v for k, v in backbone.fc.state_dict().items()})
+    backbone = create_feature_extractor(backbone.eval(), list(NODES))
+    maps = backbone(normalize(image, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))).values()
     size = list(maps)[-1].shape[-2:]
     position = torch.cat([state["h_emb"].expand(-1, -1, -1, 32), state["w_emb"].expand(-1, -1, 32, -1)], 1)
     position = F.interpolate(position, size, mode="bicubic")
@@ -107,13 +107,13 @@ def widened(keys: dict[str, list[int]]) -> dict[str, list[int]]:
 
 
 def write(stem: str, data: dict, score: Callable[[Tensor], Tensor], reference: str) -> None:
-    """A golden file with the public pictures' scores, and the gradient of the first."""
+    """A golden file with the public images' scores, and the gradient of the first."""
     cases = []
     for index, old in enumerate(content("topiq-nr")["cases"]):
         shape = [old["picture"][key] for key in ("seed", "height", "width")]
         image = torch.from_numpy(golden.picture(*shape))[None].requires_grad_(index == 0)
         value = score(image)
-        case = {"picture": old["picture"], "ref": None, "options": {}, "score": value.item()}
+        case = {"image": old["picture"], "ref": None, "options": {}, "score": value.item()}
         if index == 0:
             flat = torch.autograd.grad(value, image)[0].flatten()
             places = [math.floor((i + 1) * flat.numel() / 17) for i in range(16)]

@@ -19,7 +19,7 @@ def choose_metrics(names: Sequence[str], reference: str | None) -> list[str]:
     Raises:
         ValueError, TypeError: an unknown name or option, or metrics and reference that do not go together.
     """
-    from ..weights import Spec
+    from ..registry import Spec
 
     default = "mdiqa-lite" if reference is None else "stlpips-alex"
     chosen = list(dict.fromkeys(str(Spec.parse(name)) for name in names or [default]))
@@ -45,7 +45,7 @@ def check_device(name: str) -> None:
 def pair_images(
     images: Sequence[str], reference: str | None, *, suffix: str = "", recursive: bool = False
 ) -> list[tuple[Path, Path | None]]:
-    """The pictures that folders, patterns and files stand for, each with its reference.
+    """The images that folders, patterns and files stand for, each with its reference.
 
     Args:
         images: as in `pairing.list_images`.
@@ -57,7 +57,7 @@ def pair_images(
         ImageError: nothing is found, or names do not match.
         ValueError: a suffix where nothing is paired by name.
     """
-    from ..pairing import ImageError, list_images, pair_files
+    from ..data.pairing import ImageError, list_images, pair_files
 
     one_for_all = reference is not None and list_images(reference, recursive=recursive) == [Path(reference)]
     if suffix and (reference is None or one_for_all):

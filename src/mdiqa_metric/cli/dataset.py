@@ -20,14 +20,14 @@ Seed = Annotated[int | None, typer.Option(metavar="N", help="Draw train (80%) an
 
 @app.command("list")
 def list_() -> None:
-    """List the data sets that `convert` reads: rated pictures, published scale from worst to best, terms and paper."""
-    from ..converters import CONVERTERS
+    """List the data sets that `convert` reads: rated images, published scale from worst to best, terms and paper."""
+    from ..data.converters import CONVERTERS
 
     rows = [
-        [name, facts.pictures, "{:g}..{:g}".format(*facts.scale) if facts.scale else "open", facts.terms, facts.source]
+        [name, facts.images, "{:g}..{:g}".format(*facts.scale) if facts.scale else "open", facts.terms, facts.source]
         for name, facts in CONVERTERS.items()
     ]
-    show(stdout, ["name", "pictures", "scale", "terms", "source"], rows)
+    show(stdout, ["name", "images", "scale", "terms", "source"], rows)
 
 
 @app.command()
@@ -36,8 +36,8 @@ def convert(name: Name, folder: Folder, out: Out = None, seed: Seed = None) -> N
 
     mos is in [0, 1], higher is better; raw is the published number.
     """
-    from ..converters import convert as read
-    from ..tables import SUFFIXES, write_table
+    from ..data.converters import convert as read
+    from ..data.tables import SUFFIXES, write_table
 
     path = out or folder / "table.csv"
     with errors():
@@ -47,5 +47,5 @@ def convert(name: Name, folder: Folder, out: Out = None, seed: Seed = None) -> N
     for problem in problems:
         say(problem)
     splits = table["split"].value_counts().items() if "split" in table else ()
-    show(stdout, ["table", "pictures", "splits"], [[path, len(table), " ".join(f"{key}:{n}" for key, n in splits)]])
+    show(stdout, ["table", "images", "splits"], [[path, len(table), " ".join(f"{key}:{n}" for key, n in splits)]])
     raise typer.Exit(int(bool(problems)))

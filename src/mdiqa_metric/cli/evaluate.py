@@ -18,7 +18,7 @@ from .printing import SHOWN, digits, errors, fail, print_lines, progress, say, s
 Metrics = Annotated[list[str], typer.Option(metavar="NAME", help=HELP)]
 More = Annotated[list[str] | None, typer.Argument(metavar="", hidden=True)]
 Dataset = Annotated[Path, typer.Option(metavar="TABLE", help="A .csv or .parquet table; see `dataset convert`.")]
-Split = Annotated[str | None, typer.Option(metavar="NAME", help="Only its train, val or test pictures.")]
+Split = Annotated[str | None, typer.Option(metavar="NAME", help="Only its train, val or test images.")]
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write everything to this .json; makes it resumable.")]
 Compare = Annotated[
     bool | None,
@@ -48,13 +48,13 @@ def evaluate(
 
     Many GPUs: `torchrun --nproc-per-node 8 --no-python mdiqa-metric evaluate ... --device cuda`.
 
-    Pictures that cannot be scored are listed with their reasons and make the exit code 1.
+    Images that cannot be scored are listed with their reasons and make the exit code 1.
     """
     from ..atomic import write_json
-    from ..data import QualityDataset
-    from ..evaluate import check_references
-    from ..evaluate import evaluate as run
-    from ..weights import Spec, create
+    from ..data.dataset import QualityDataset
+    from ..evaluation.evaluate import check_references
+    from ..evaluation.evaluate import evaluate as run
+    from ..registry import Spec, create
 
     with errors():
         names = list(dict.fromkeys(str(Spec.parse(name)) for name in [*metric, *(more or [])]))
@@ -62,13 +62,13 @@ def evaluate(
         for path, what, suffix in ((out, "Results", ".json"), (report, "Reports", ".html")):
             if path:
                 check_destination(path, what, (suffix,))
-        pictures = QualityDataset(dataset, split=split)
-        check_references({name: Spec.parse(name).metric_class for name in names}, pictures)
+        images = QualityDataset(dataset, split=split)
+        check_references({name: Spec.parse(name).metric_class for name in names}, images)
         metrics = {name: create(name) for name in names}
     store = out.with_name(f"{out.name}.scores") if out else None
     try:
         with errors(), progress() as move:
-            results = run(metrics, pictures, store=store, device=device, progress=move, compare=compare)
+            results = run(metrics, images, store=store, device=device, progress=move, compare=compare)
     except KeyboardInterrupt:
         kept = f"What was scored is kept in {store}: the same command goes on from there."
         fail(f"Interrupted. {kept if store else 'Nothing was kept: with --out, it would have been.'}", 130)
@@ -87,7 +87,7 @@ def evaluate(
         if compare is None and len(names) > 1 and not results["comparisons"]:
             say(f"The {math.comb(len(names), 2)} pairs of {len(names)} metrics are not tested: --compare tests them.")
         if report:
-            from ..report import write_report
+            from ..evaluation.report import write_report
 
             with errors():
                 write_report(results, report)
@@ -98,22 +98,22 @@ def evaluate(
 
 
 def _show_agreement(results: Mapping[str, Any]) -> None:
-    from ..trained import KINDS
+    from ..evaluation.trained_images import KINDS
 
     if stdout.file.isatty():
         _show_metrics(results)
         _show_groups(results)
     else:
-        columns = ["metric", "group", "n", "pictures", "srcc", "srcc_low", "srcc_high", *NUMBERS[1:]]
+        columns = ["metric", "group", "n", "images", "srcc", "srcc_low", "srcc_high", *NUMBERS[1:]]
         columns += [kind.replace(" ", "_") for kind in KINDS]
         rows = []
         for metric, group, row in sorted(_agreements(results), key=lambda line: line[1] != "all"):
             numbers = (row["srcc"], *(row["srcc_interval"] or (None, None)), *(row[key] for key in NUMBERS[1:]))
             seen = (row.get("seen", {}).get(kind, "-") for kind in KINDS)
-            rows.append([metric, group, row["n"], row["pictures"], *map(digits, numbers), *seen])
+            rows.append([metric, group, row["n"], row["images"], *map(digits, numbers), *seen])
         print_lines(stdout, [columns, *rows])
     for column, small in results["dataset"]["small_groups"].items():
-        say(f"No row for {column} {', '.join(small)}: {sum(small.values())} pictures in groups of fewer than 5.")
+        say(f"No row for {column} {', '.join(small)}: {sum(small.values())} images in groups of fewer than 5.")
     for metric, facts in results["metrics"].items():
         keys: dict[str, list[str]] = {}
         for key, reason in facts["agreement"]["reasons"].items():
@@ -156,13 +156,13 @@ def _show_groups(results: Mapping[str, Any]) -> None:
 
 
 def _of(row: Mapping[str, Any]) -> str:
-    """How many pictures there are, where not all count."""
-    return f" of {row['pictures']}" if row["n"] < row["pictures"] else ""
+    """How many images there are, where not all count."""
+    return f" of {row['images']}" if row["n"] < row["images"] else ""
 
 
 def _seen(row: Mapping[str, Any]) -> str:
-    """How many of the pictures trained the metric, where any is known to have."""
-    from ..trained import describe
+    """How many of the images trained the metric, where any is known to have."""
+    from ..evaluation.trained_images import describe
 
     return describe(row.get("seen", {}))
 

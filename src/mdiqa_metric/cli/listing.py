@@ -13,8 +13,8 @@ from .weights import terms, weight_files
 
 
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Every fact, for programs.")] = False) -> None:
-    """List the metrics: kind, direction, range, whether it can be a loss, weights, licence and size."""
-    from ..weights import list_metrics
+    """List the metrics: kind, direction, range, whether it can be a loss, weights, license and size."""
+    from ..registry import list_metrics
 
     facts = [_facts(name) for name in list_metrics()]
     if as_json:
@@ -28,18 +28,18 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Every fact, for 
             _range(*fact["score_range"]),
             "yes" if fact["differentiable"] else "no",
             " + ".join(fact["sources"]) or "none",
-            " + ".join(fact["licences"]) + terms(fact),
+            " + ".join(fact["licenses"]) + terms(fact),
             fact["size"],
         ]
         for fact in facts
     ]
-    show(stdout, ["metric", "kind", "better", "range", "loss", "weights", "licence", "size"], rows)
+    show(stdout, ["metric", "kind", "better", "range", "loss", "weights", "license", "size"], rows)
 
 
 def _facts(name: str) -> dict[str, Any]:
     """What `list` says of a metric, out of its class and options: no network is built."""
-    from ..files import size_of
-    from ..weights import manifest, metric_class
+    from ..checkpoints.files import size_of
+    from ..registry import manifest, metric_class
 
     row = manifest()["metrics"][name]
     kind = metric_class(row["class"])
@@ -56,7 +56,7 @@ def _facts(name: str) -> dict[str, Any]:
         "min_size": stated["min_size"],
         "weights": parts,
         "sources": list(dict.fromkeys(file["where"] for file in files)),
-        "licences": list(dict.fromkeys(file["licence"] for file in files)),
+        "licenses": list(dict.fromkeys(file["license"] for file in files)),
         "commercial": all(file.get("commercial", True) for file in files),
         "size": size_of({"size": sum(sizes)} if math.isfinite(sum(sizes)) else {}) if files else "",
     }

@@ -41,7 +41,7 @@ def spread(arguments: Sequence[str]) -> list[str]:
 
 def _is_metric(word: str) -> bool:
     """Whether a word is meant as a metric, known or not, and not as an option, a file, a folder or a pattern."""
-    from ..pairing import SUFFIXES
+    from ..data.pairing import SUFFIXES
 
     name = re.fullmatch(r"(\w[\w.-]*)([:=].*)?", word)
     if not name or Path(word).exists():

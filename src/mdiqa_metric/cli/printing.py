@@ -21,7 +21,7 @@ SHOWN = 24  # lines that a terminal gets of a long list; a pipe and --out get al
 WRAPPED = (
     "image",
     "weights",
-    "licence",
+    "license",
     "sha256",
     "group",
     "terms",
@@ -117,16 +117,16 @@ def print_lines(console: Console, rows: Iterable[Sequence[Any]]) -> None:
 
 
 class Speed(ProgressColumn):
-    """Pictures a second, of late."""
+    """Images a second, of late."""
 
     def render(self, task: Task) -> Text:
         """Nothing where there is no speed yet."""
-        return Text(f"{task.speed:.3g} pictures/s" if task.speed else "")
+        return Text(f"{task.speed:.3g} images/s" if task.speed else "")
 
 
 @contextmanager
 def progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, nothing elsewhere; yields what is told how many pictures are done, and of how many."""
+    """A bar on a terminal, nothing elsewhere; yields what is told how many images are done, and of how many."""
     columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
     bar = Progress(*columns, console=stderr, transient=True, disable=not stderr.file.isatty())
 
@@ -145,7 +145,7 @@ def progress() -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def errors() -> Iterator[None]:
     """Errors meant for the user become one line and an exit code: 2 where they asked wrongly, 1 where it went wrong."""
-    from ..weights import WeightsError
+    from ..checkpoints.files import WeightsError
 
     try:
         yield

@@ -1,4 +1,4 @@
-"""`mdiqa-metric score`: pictures through metrics."""
+"""`mdiqa-metric score`: images through metrics."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .choices import Device, check_destination, check_device, choose_metrics, pa
 from .metrics import HELP
 from .printing import SHOWN, better, digits, errors, is_lost, print_lines, progress, say, show, stderr, stdout
 
-Images = Annotated[list[str], typer.Argument(metavar="IMAGES", help="Pictures, folders, patterns: 'out/**/*.png'.")]
+Images = Annotated[list[str], typer.Argument(metavar="IMAGES", help="Images, folders, patterns: 'out/**/*.png'.")]
 Metrics = Annotated[list[str] | None, typer.Option(metavar="NAME", help=HELP)]
-Reference = Annotated[str | None, typer.Option(metavar="PATH", help="A folder, paired by file name; or one picture.")]
+Reference = Annotated[str | None, typer.Option(metavar="PATH", help="A folder, paired by file name; or one image.")]
 Suffix = Annotated[str, typer.Option(metavar="TEXT", help="What images' names have beyond the references': _x4.")]
 Recursive = Annotated[bool, typer.Option("--recursive", help="Search folders in depth, pair by the path below them.")]
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write scores to this .csv, .json or .jsonl.")]
@@ -31,19 +31,19 @@ def score(
     out: Out = None,
     device: Device = "cpu",
 ) -> None:
-    """Score pictures, each alone at its own size.
+    """Score images, each alone at its own size.
 
     The default metric is mdiqa-lite, with a reference stlpips-alex.
 
-    A picture that cannot be scored is listed with its reason and makes the exit code 1; the others go on.
+    An image that cannot be scored is listed with its reason and makes the exit code 1; the others go on.
 
     std is the population's. Images in several folders have a mean for each.
 
     Names with more than a suffix: --suffix 'sr_{stem}_x4'.
     """
-    from .. import scoring
-    from ..pairing import left_out
-    from ..weights import create
+    from ..data.pairing import left_out
+    from ..evaluation import scoring
+    from ..registry import create
 
     with errors():
         names = choose_metrics(metric or [], reference)

@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="Train the models that come with th
 
 Data = Annotated[Path, typer.Option(metavar="DIR", help="Holds clive/table.csv, kodak24/, live/ and rebuild.py.")]
 Out = Annotated[Path, typer.Option(metavar="FILE", help="The weights, .safetensors in float16; figures in a .json.")]
-Work = Annotated[Path | None, typer.Option(metavar="DIR", help="For pictures made on the way; beside FILE by default.")]
+Work = Annotated[Path | None, typer.Option(metavar="DIR", help="For images made on the way; beside FILE by default.")]
 Steps = Annotated[int | None, typer.Option(metavar="N", help="Steps of each stage, in place of the recipe's.")]
 Seeds = Annotated[list[int] | None, typer.Option("--seed", metavar="N", help="Of all that is drawn; may be repeated.")]
 
@@ -29,7 +29,7 @@ def main() -> None:
 def mdiqa_lite(
     data: Data, out: Out, work: Work = None, steps: Steps = None, seed: Seeds = None, device: Device = "cpu"
 ) -> None:
-    """Train MDIQA-lite on human opinions and on changes of clean pictures; see train/mdiqa_lite.py.
+    """Train MDIQA-lite on human opinions and on changes of clean images; see train/mdiqa_lite.py.
 
     Of several seeds it keeps the one whose scores agree best with opinions on the photographs kept out.
     """
@@ -47,7 +47,7 @@ def mdiqa_lite(
             recipe = Recipe(seed=number)
             if steps is not None:
                 recipe = replace(recipe, steps=steps, overall_steps=steps)
-            metric, figures = train(data, work, recipe, _told, device)
+            metric, figures = train(data, work, recipe, report_progress, device)
             srcc = "; ".join(f"{name} {digits(figures[name]['srcc'])}" for name in ("photographs", "distorted"))
             say(f"seed {number}: SRCC on scenes kept out: {srcc}")
             runs.append(figures)
@@ -60,5 +60,6 @@ def mdiqa_lite(
         save_trained_images(best, listed, data, work, Recipe().split_seed, chosen=len(runs) > 1)
 
 
-def _told(facts: dict[str, Any]) -> None:
+def report_progress(facts: dict[str, Any]) -> None:
+    """Prints a line of a training's progress."""
     print_lines(stderr, [[facts["stage"], f"step {facts['step']}", f"loss {facts['loss']:.3f}"]])

@@ -19,20 +19,21 @@ All = Annotated[bool, typer.Option("--all", help="Every file there is.")]
 
 @app.command("list")
 def weights_list() -> None:
-    """List the weight files: source, size, licence, whether they are on this disk, and hash."""
-    from ..files import size_of
+    """List the weight files: source, size, license, whether they are on this disk, and hash."""
+    from ..checkpoints.files import size_of
 
     rows = [
-        [key, row["where"], size_of(row), row["licence"] + terms(row), _state(key), _hash(row)]
+        [key, row["where"], size_of(row), row["license"] + terms(row), _state(key), _hash(row)]
         for key, row in weight_files().items()
     ]
-    show(stdout, ["file", "source", "size", "licence", "on this disk", "sha256"], rows)
+    show(stdout, ["file", "source", "size", "license", "on this disk", "sha256"], rows)
 
 
 @app.command()
 def fetch(names: Names = None, everything: All = False) -> None:
     """Download the weights that are not here yet, verify them, and print where they lie."""
-    from ..weights import WeightsError, locate
+    from ..checkpoints.files import WeightsError
+    from ..registry import locate
 
     if bool(names) == everything:
         fail("Name metrics or files to fetch, or pass --all.", 2)
@@ -56,8 +57,8 @@ def verify(names: Names = None) -> None:
 
 @app.command()
 def card(names: Annotated[list[str], typer.Argument(metavar="NAMES", help="Metrics or files.")]) -> None:
-    """Print the cards of weights: what they are, where they come from and what their licence asks."""
-    from ..weights import locate
+    """Print the cards of weights: what they are, where they come from and what their license asks."""
+    from ..registry import locate
 
     for key in _keys(names):
         row = weight_files()[key]
@@ -71,14 +72,14 @@ def card(names: Annotated[list[str], typer.Argument(metavar="NAMES", help="Metri
 
 def weight_files() -> Mapping[str, Any]:
     """The manifest's rows of files."""
-    from ..weights import manifest
+    from ..registry import manifest
 
     return manifest().get("files", {})
 
 
 def _keys(names: Sequence[str]) -> list[str]:
     """The weight files that names of files and metrics stand for; all without a name."""
-    from ..weights import canonical, manifest
+    from ..registry import canonical, manifest
 
     keys: dict[str, None] = {}
     with errors():
@@ -89,7 +90,8 @@ def _keys(names: Sequence[str]) -> list[str]:
 
 
 def _state(key: str) -> str:
-    from ..weights import WeightsError, locate
+    from ..checkpoints.files import WeightsError
+    from ..registry import locate
 
     try:
         return "verified" if locate(key, fetch=False) else "no"
@@ -104,5 +106,5 @@ def _hash(row: Mapping[str, Any]) -> str:
 
 
 def terms(fact: Mapping[str, Any]) -> str:
-    """What to add to a licence that forbids commerce."""
+    """What to add to a license that forbids commerce."""
     return "" if fact.get("commercial", True) else " (non-commercial)"

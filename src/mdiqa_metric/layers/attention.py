@@ -2,7 +2,7 @@
 
 A *head* here is one quality dimension's network, not one of the parts that attention splits its channels into. The
 parameters of D heads are stacked along a first dimension, so that one batched product serves all; tokens are
-(D, N, T, C). Every `forward` takes the slice of the heads that its tokens belong to. Layer normalisation has no scale
+(D, N, T, C). Every `forward` takes the slice of the heads that its tokens belong to. Layer normalization has no scale
 and shift: those of a published file are folded into the linear layer behind it, which every one of them has.
 """
 
@@ -40,7 +40,7 @@ def each(wanted: tuple[int, ...], function: Callable[..., Tensor], *tokens: Tens
     return torch.cat([function(*piece, part) for piece, part in zip(pieces, parts, strict=True)])
 
 
-class Linears(nn.Module):
+class StackedLinear(nn.Module):
     """A linear layer for each of `heads`."""
 
     def __init__(self, heads: int, inputs: int, outputs: int, bias: bool = True) -> None:
@@ -57,7 +57,7 @@ class Linears(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention, then a two-layer perceptron, each after normalisation and around a shortcut ("pre-norm").
+    """Attention, then a two-layer perceptron, each after normalization and around a shortcut ("pre-norm").
 
     Args:
         heads: how many networks are stacked.
@@ -68,26 +68,26 @@ class Attention(nn.Module):
     def __init__(self, heads: int, width: int, parts: int) -> None:
         super().__init__()
         self.parts = parts
-        self.query = Linears(heads, width, width)
-        self.key_value = Linears(heads, width, 2 * width)
-        self.out = Linears(heads, width, width)
-        self.up = Linears(heads, width, 4 * width)
-        self.down = Linears(heads, 4 * width, width)
+        self.query = StackedLinear(heads, width, width)
+        self.key_value = StackedLinear(heads, width, 2 * width)
+        self.out = StackedLinear(heads, width, width)
+        self.up = StackedLinear(heads, width, 4 * width)
+        self.down = StackedLinear(heads, 4 * width, width)
 
     def forward(self, x: Tensor, memory: Tensor | None = None, heads: slice = ALL) -> Tensor:
         """Tokens x (D, N, T, C) that have looked at `memory` (D, N, T', C), or at themselves where that is None."""
-        normal = normalized(x)
-        seen = normal if memory is None else normalized(memory)
+        normal = layer_norm(x)
+        seen = normal if memory is None else layer_norm(memory)
         tokens = (self.query(normal, heads), *self.key_value(seen, heads).chunk(2, -1))
-        # Networks and pictures are one batch, for fused kernels take four dimensions.
+        # Networks and images are one batch, for fused kernels take four dimensions.
         query, key, value = (t.flatten(0, 1).unflatten(-1, (self.parts, -1)).transpose(1, 2) for t in tokens)
         found = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(x.shape)
         x = x + self.out(found, heads)
-        return x + self.down(F.gelu(self.up(normalized(x), heads)), heads)
+        return x + self.down(F.gelu(self.up(layer_norm(x), heads)), heads)
 
 
-class Perceptron(nn.Module):
-    """Three linear layers with GELU between them; the first two normalise what they are given.
+class MLPHead(nn.Module):
+    """Three linear layers with GELU between them; the first two normalize what they are given.
 
     Scores come out of it, so it computes in its weights' precision under autocast too; on a pooled token that costs
     nothing.
@@ -95,16 +95,16 @@ class Perceptron(nn.Module):
 
     def __init__(self, heads: int, width: int, outputs: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Linears(heads, width, size) for size in (width, width, outputs))
+        self.layers = nn.ModuleList(StackedLinear(heads, width, size) for size in (width, width, outputs))
 
     def forward(self, x: Tensor, heads: slice = ALL) -> Tensor:
         """(D, N, T, C) -> (D, N, T, outputs)."""
         first, second, last = self.layers
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(first.get_parameter("weight").dtype)
-            return last(F.gelu(second(normalized(F.gelu(first(normalized(x), heads))), heads)), heads)
+            return last(F.gelu(second(layer_norm(F.gelu(first(layer_norm(x), heads))), heads)), heads)
 
 
-def normalized(x: Tensor) -> Tensor:
+def layer_norm(x: Tensor) -> Tensor:
     """Tokens (..., C) of mean 0 and variance 1 each."""
     return F.layer_norm(x, x.shape[-1:])

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 R = TypeVar("R")
 
 
-def recomputed(wanted: bool, function: Callable[..., R], *args: Any) -> R:
+def maybe_checkpoint(wanted: bool, function: Callable[..., R], *args: Any) -> R:
     """`function(*args)`, of which backward keeps the arguments alone where that is `wanted` and a graph is built."""
     if wanted and torch.is_grad_enabled():
         return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..ops.convolution import conv
 
 
-class Conv(nn.Conv2d):
+class FrozenConv2d(nn.Conv2d):
     """A convolution that keeps nothing for backward while it is frozen.
 
     It takes what `nn.Conv2d` takes. What is not one stride and one padding by zeros for both sides, without dilation
@@ -32,7 +32,7 @@ class Conv(nn.Conv2d):
         return x.relu_() if self.relu else x
 
 
-class ConvReLU(Conv):
+class FrozenConv2dReLU(FrozenConv2d):
     """A convolution and the ReLU behind it, that keeps a byte an output for backward while it is frozen."""
 
     relu = True

@@ -1,4 +1,4 @@
-"""Cross-scale attention: what the small maps of a trunk mean says where to look in the large ones."""
+"""Cross-scale attention: what the small maps of a backbone mean says where to look in the large ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import ALL, Attention, Perceptron
+from .attention import ALL, Attention, MLPHead
 
 LEVELS = 5
 # Side of the table of positions, which is stretched over the map.
@@ -16,7 +16,7 @@ TABLE = 32
 
 
 class CrossScale(nn.Module):
-    """Networks that turn the maps of a trunk, all of one size, into scores: one for each of `heads`.
+    """Networks that turn the maps of a backbone, all of one size, into scores: one for each of `heads`.
 
     From "TOPIQ: a top-down approach from semantics to distortions for image quality assessment" (Chen et al., TIP
     2024). The tokens of the last level look at those of each larger level in turn.
@@ -35,7 +35,7 @@ class CrossScale(nn.Module):
         self.within = nn.ModuleList(Attention(heads, width, parts) for _ in range(LEVELS))
         self.across = nn.ModuleList(Attention(heads, width, parts) for _ in range(LEVELS - 1))
         self.pool = Attention(heads, width, parts)
-        self.head = Perceptron(heads, width, outputs)
+        self.head = MLPHead(heads, width, outputs)
 
     def forward(self, maps: Sequence[Tensor], heads: slice = ALL) -> Tensor:
         """Values (D, N, outputs) of maps (N, C, h, w), the largest level's first."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.pooling import gated_pool, reduced_pool
-from .convolution import Conv
+from .convolution import FrozenConv2d
 
 
 class Gate(nn.Sequential):
@@ -17,11 +17,11 @@ class Gate(nn.Sequential):
 
     def __init__(self, channels: int, width: int = 64) -> None:
         super().__init__(
-            Conv(channels, width, 1),
+            FrozenConv2d(channels, width, 1),
             nn.GELU(),
-            Conv(width, width, 3, padding=1),
+            FrozenConv2d(width, width, 3, padding=1),
             nn.GELU(),
-            Conv(width, 1, 3, padding=1),
+            FrozenConv2d(width, 1, 3, padding=1),
             nn.Sigmoid(),
         )
 
@@ -49,9 +49,9 @@ class GatedPooling(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.value = Conv(channels, channels, 1)
+        self.value = FrozenConv2d(channels, channels, 1)
         self.gate = Gate(channels)
-        self.reduce = Conv(channels, width, 1)
+        self.reduce = FrozenConv2d(channels, width, 1)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -60,7 +60,7 @@ class GatedPooling(nn.Module):
 
 
 class GatedPyramid(nn.Module):
-    """Gated pooling of each level of a trunk to the size of the last.
+    """Gated pooling of each level of a backbone to the size of the last.
 
     Args:
         channels: those of the levels, from the largest map to the smallest.

@@ -8,16 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..backbones import BINOMIAL, CHANNELS, IMAGENET_MEAN, IMAGENET_STD, L2Pool, published, torchvision_trunk
-from ..metric import Encoded, Metric
-from ..ops.compare import moments
-from ..ops.resize import resized
+from ..backbones.base import IMAGENET_MEAN, IMAGENET_STD
+from ..backbones.torchvision import BINOMIAL, CHANNELS, L2Pool, torchvision_backbone
+from ..checkpoints.remapping import PublishedState
+from ..metric import EncodedReference, Metric
+from ..ops.feature_distance import moments
+from ..ops.resize import resize_shorter_side
 
-# Channels of the maps; the picture itself is the first.
+# Channels of the maps; the image itself is the first.
 WIDTHS = (3, *CHANNELS["vgg16"])
 # In the denominators of texture and of structure.
 C1 = C2 = 1e-6
-# The shorter side that `resize` brings larger pictures to.
+# The shorter side that `resize` brings larger images to.
 SIDE = 256
 
 
@@ -29,7 +31,7 @@ class DISTS(Metric):
     var(x - y) / (var x + var y + c2), which cancels no digits and is never below 0.
 
     Args:
-        resize: brings pictures with more than 256 pixels on the shorter side to 256 first, by antialiased bilinear
+        resize: brings images with more than 256 pixels on the shorter side to 256 first, by antialiased bilinear
             interpolation, as the authors' program does. Scores with and without it do not compare.
     """
 
@@ -41,34 +43,37 @@ class DISTS(Metric):
         super().__init__()
         self.resizes = resize
         self.resize = f"shorter side to {SIDE} where larger, antialiased bilinear" if resize else "none"
-        self.trunk = torchvision_trunk("vgg16", pool=L2Pool)
+        self.backbone = torchvision_backbone("vgg16", pool=L2Pool)
         weight = torch.full((1, sum(WIDTHS), 1, 1), 0.5 / sum(WIDTHS))
         self.heads = nn.ParameterDict({"alpha": weight, "beta": weight.clone()})
 
-    def score(self, image: Tensor, reference: Tensor | Encoded) -> Tensor:
+    def score(self, image: Tensor, reference: Tensor | EncodedReference) -> Tensor:
         """Scores (N,)."""
-        references = reference.features if isinstance(reference, Encoded) else self.features(reference)
+        references = reference.features if isinstance(reference, EncodedReference) else self.features(reference)
         weights = torch.stack([self.heads["alpha"].flatten(), self.heads["beta"].flatten()])
         weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
         maps = zip(self.features(image), references, (weights / weights.sum()).split(WIDTHS, 1), strict=True)
         return torch.stack([_difference(x, y, *weight) for x, y, weight in maps]).sum(0)
 
-    def features(self, picture: Tensor) -> Iterator[Tensor]:
-        """The picture (N, 3, H, W) in [0, 1] itself, resized where it is to be, and the trunk's maps of it."""
-        shorter = min(picture.shape[-2:])
-        if self.resizes and shorter > SIDE:
-            size = [SIDE * side // shorter for side in picture.shape[-2:]]
-            picture = resized(picture, size, "bilinear")
-        yield picture
-        yield from self.trunk.walk(picture)
+    def features(self, image: Tensor) -> Iterator[Tensor]:
+        """The image (N, 3, H, W) in [0, 1] itself, resized where it is to be, and the backbone's maps of it."""
+        if self.resizes and min(image.shape[-2:]) > SIDE:
+            image = resize_shorter_side(image, SIDE, "bilinear")
+        yield image
+        yield from self.backbone.iter_features(image)
 
     @classmethod
     def from_published(cls, part: str, state: Any) -> dict[str, Tensor]:
-        """Our keys for torchvision's file ("trunk"), the authors' weights ("heads") or their whole module ("")."""
-        if part == "trunk":
+        """Our keys for torchvision's file ("backbone"), the authors' weights ("heads") or their whole module ("")."""
+        if part == "backbone":
             return {key: value for key, value in state.items() if not key.startswith("classifier.")}
-        names = {} if part else {r"stage\d\.(.+)": r"trunk.features.\1", "(alpha|beta)": r"heads.\1"}
-        return published(state, names, {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, r"stage\d\.\d+\.filter": BINOMIAL})
+        names = {} if part else {r"stage\d\.(.+)": r"backbone.features.\1", "(alpha|beta)": r"heads.\1"}
+        return (
+            PublishedState(state)
+            .drop_constants({"mean": IMAGENET_MEAN, "std": IMAGENET_STD, r"stage\d\.\d+\.filter": BINOMIAL})
+            .rename(names)
+            .state
+        )
 
     def extra_repr(self) -> str:
         """The options, for `repr` and `fingerprint`."""

@@ -9,23 +9,25 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..backbones import CHANNELS, LPIPS_SCALE, LPIPS_SHIFT, published, torchvision_trunk
-from ..metric import Encoded, Metric
-from ..ops.compare import unit_distance
+from ..backbones.base import LPIPS_SCALE, LPIPS_SHIFT
+from ..backbones.torchvision import CHANNELS, torchvision_backbone
+from ..checkpoints.remapping import PublishedState
+from ..metric import EncodedReference, Metric
+from ..ops.feature_distance import unit_distance
 
-# torchvision's name of each trunk, and the least size whose last map is not empty.
+# torchvision's name of each backbone, and the least size whose last map is not empty.
 NETS = {"alex": ("alexnet", 31), "vgg": ("vgg16", 16), "squeeze": ("squeezenet1_1", 17)}
 
 
 class LPIPS(Metric):
-    """Weighted distance between the unit feature vectors of an ImageNet trunk, in [0, inf), 0 where pictures are equal.
+    """Weighted distance between the unit feature vectors of an ImageNet backbone, in [0, inf), 0 for equal images.
 
     From "The unreasonable effectiveness of deep features as a perceptual metric" (Zhang et al., CVPR 2018). Its authors
     recommend AlexNet for measuring and VGG as a loss.
 
     Args:
-        net: the trunk: "alex", "vgg" or "squeeze".
-        version: "0.1", or "0.0" of the first preprint, with other heads and without normalising by ImageNet's colours.
+        net: the backbone: "alex", "vgg" or "squeeze".
+        version: "0.1", or "0.0" of the first preprint, with other heads and without normalizing by ImageNet's colors.
 
     Raises:
         ValueError: an unknown net or version.
@@ -45,7 +47,7 @@ class LPIPS(Metric):
         name = NETS[net][0]
         self.min_size = self.facts(net=net)["min_size"]
         shift, scale = (LPIPS_SHIFT, LPIPS_SCALE) if version == "0.1" else ((0.0,) * 3, (1.0,) * 3)
-        self.trunk = torchvision_trunk(name, shift, scale)
+        self.backbone = torchvision_backbone(name, shift, scale)
         self.heads = nn.ParameterList(torch.full((1, width, 1, 1), 1 / width) for width in CHANNELS[name])
 
     @classmethod
@@ -53,24 +55,29 @@ class LPIPS(Metric):
         """See `Metric.facts`."""
         return super().facts() | {"min_size": NETS[options.get("net", "alex")][1]}
 
-    def score(self, image: Tensor, reference: Tensor | Encoded) -> Tensor:
+    def score(self, image: Tensor, reference: Tensor | EncodedReference) -> Tensor:
         """Scores (N,)."""
-        references = reference.features if isinstance(reference, Encoded) else self.features(reference)
+        references = reference.features if isinstance(reference, EncodedReference) else self.features(reference)
         maps = zip(self.features(image), references, self.heads, strict=True)
         return torch.stack([unit_distance(x, y, head.flatten()) for x, y, head in maps]).sum(0)
 
-    def features(self, picture: Tensor) -> Iterator[Tensor]:
-        """The trunk's maps of pictures (N, 3, H, W) in [0, 1]."""
-        return self.trunk.walk(2 * picture - 1)
+    def features(self, image: Tensor) -> Iterator[Tensor]:
+        """The backbone's maps of images (N, 3, H, W) in [0, 1]."""
+        return self.backbone.iter_features(2 * image - 1)
 
     @classmethod
     def from_published(cls, part: str, state: Any) -> dict[str, Tensor]:
-        """Our keys for torchvision's file ("trunk"), the authors' heads ("heads") or their whole module ("")."""
-        if part == "trunk":
+        """Our keys for torchvision's file ("backbone"), the authors' heads ("heads") or their whole module ("")."""
+        if part == "backbone":
             return {key: value for key, value in state.items() if not key.startswith("classifier.")}
         prefix = "" if part == "heads" else "heads."
-        names = {r"net\.slice\d\.(.+)": r"trunk.features.\1", r"lins?\.?(\d)\.model\.1\.weight": rf"{prefix}\1"}
-        return published(state, names, {r"scaling_layer\.shift": LPIPS_SHIFT, r"scaling_layer\.scale": LPIPS_SCALE})
+        names = {r"net\.slice\d\.(.+)": r"backbone.features.\1", r"lins?\.?(\d)\.model\.1\.weight": rf"{prefix}\1"}
+        return (
+            PublishedState(state)
+            .drop_constants({r"scaling_layer\.shift": LPIPS_SHIFT, r"scaling_layer\.scale": LPIPS_SCALE})
+            .rename(names)
+            .state
+        )
 
     def extra_repr(self) -> str:
         """The options, for `repr` and `fingerprint`."""

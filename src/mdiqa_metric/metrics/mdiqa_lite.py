@@ -8,21 +8,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones import EfficientNetLite0
-from ..checks import RANGE_TOLERANCE
-from ..dimensions import Indices, MultiDimensional
-from ..layers.attention import Linears, each, select
+from ..backbones.timm import EfficientNetLite0
+from ..checkpoints.hub import HubMixin
+from ..layers.attention import StackedLinear, each, select
+from ..multidimensional import Indices, MultiDimensional
 from ..ops.color import luma_full
 from ..ops.precision import full_precision
-from ..ops.resize import resized
+from ..ops.resize import resize_shorter_side
 from ..ops.statistics import local_statistics
-from ..sharing import Shared
+from ..validation import RANGE_TOLERANCE
 
 # A block of this many pixels is a token.
 BLOCK, TOKEN = 16, 64
 COLORS, BANDS = 6, 4
 # Of each block: mean and deviation of colors, deviation of luma inside, two means of each band of detail. Each of these
-# as it is there, around, and in the picture, whose deviation goes on too.
+# as it is there, around, and in the image, whose deviation goes on too.
 SEEN = 2 * COLORS + 1 + 2 * BANDS
 # Each side of a block is cut into this many cells, whose detail is looked at one by one.
 CELLS = 4
@@ -31,20 +31,20 @@ NEAR, FAINT, LEAST = 0.04, 0.25 / 255, 1 / 255
 # What the attributes count in the opinion on a photograph: least squares on the training split of SPAQ (Fang et al.,
 # "Perceptual quality assessment of smartphone photography", CVPR 2020).
 SPAQ = (0.153, 0.067, 0.123, 0.068, 0.614)
-# How much the dimensions' mean counts in the overall score, of 1, in logits. Having learnt from changes of one picture,
+# How much the dimensions' mean counts in the overall score, of 1, in logits. Having learnt from changes of one image,
 # they tell two apart less well: at 1 overall scores agreed less with opinions on scenes that were kept out.
-SAY = 0.25
+DIMENSION_LOGIT_WEIGHT = 0.25
 
 
 class Explanation(NamedTuple):
-    """What `MDIQALite.explain` finds in N pictures of D dimensions.
+    """What `MDIQALite.explain` finds in N images of D dimensions.
 
     Attributes:
         overall: the scores (N,) under the weights in force.
         scores: the dimensions' own scores (N, D).
         weights: what each dimension counts (N, D), the model's share times the user's weight; a row sums to 1.
         contributions: weights times scores (N, D).
-        remainder: what the picture as a whole adds to the sum of contributions (N,); `overall` is both together.
+        remainder: what the image as a whole adds to the sum of contributions (N,); `overall` is both together.
         maps: (N, D, h, w), the dimension's score in each block of 16 x 16 pixels. The dimension's score is their mean,
             weighted by how much the model looks at each.
     """
@@ -58,7 +58,7 @@ class Explanation(NamedTuple):
 
 
 class Standardized(nn.Module):
-    """Features (N, C) less their mean and over their scale, both of the pictures that were learnt from."""
+    """Features (N, C) less their mean and over their scale, both of the images that were learnt from."""
 
     mean: Tensor
     scale: Tensor
@@ -73,23 +73,23 @@ class Standardized(nn.Module):
         return (x - self.mean) / self.scale
 
 
-class MDIQALite(MultiDimensional, Shared):
+class MDIQALite(MultiDimensional, HubMixin):
     """Quality without a reference from five dimensions, each score in [0, 1], higher is better.
 
     The dimensions are the attributes that SPAQ's viewers rated: brightness falls for under- and over-exposure,
-    colorfulness for dull and garish colours, contrast for flat and crushed tones, noisiness for grain and blotches
+    colorfulness for dull and garish colors, contrast for flat and crushed tones, noisiness for grain and blotches
     (clean is high), sharpness for blur and halos. They are rated from what is plain to see in each block of 16 x 16
-    pixels: colours, and the energy of detail in bands. Small heads rate each block and say how much it counts. No deep
+    pixels: colors, and the energy of detail in bands. Small heads rate each block and say how much it counts. No deep
     network stands between a dimension and the pixels, so that a gradient has no room for patterns that people would not
-    see: it points to the clean picture. The overall score is the dimensions' mean, weighted as SPAQ's opinions are and
-    by `weigh`, which counts for a quarter in logits, moved by what the global statistics of EfficientNet-Lite0's five
-    maps add. To steer by the dimensions take `DimensionMean`.
+    see: it points to the clean image. The overall score is the dimensions' mean, weighted as SPAQ's opinions are and
+    by `set_weights`, which counts for a quarter in logits, moved by what the global statistics of EfficientNet-Lite0's
+    five maps add. To steer by the dimensions take `DimensionMean`.
 
     Ours: the heads' design, the training (`mdiqa-metric train mdiqa-lite`) and the weights. The dimensions' names and
     use follow MDIQA (Yao et al., 2025, arXiv 2508.16887); its four aesthetic dimensions are not here.
 
     Args:
-        side: what the shorter side is resized to first (antialiased bicubic), for pictures that people saw at another
+        side: what the shorter side is resized to first (antialiased bicubic), for images that people saw at another
             size than the file's; None, the default, takes the pixels as they are.
 
     Raises:
@@ -109,11 +109,11 @@ class MDIQALite(MultiDimensional, Shared):
         self.side = side
         self.resize = "none" if side is None else f"shorter side to {side}, antialiased bicubic"
         count = len(self.dimension_names)
-        self.trunk = EfficientNetLite0()
-        self.token = Linears(count, 4 * SEEN, TOKEN)
-        self.mix = Linears(count, TOKEN, TOKEN)
-        self.rate = Linears(count, TOKEN, 2)
-        found = 2 * (SEEN + sum(self.trunk.channels))
+        self.backbone = EfficientNetLite0()
+        self.token = StackedLinear(count, 4 * SEEN, TOKEN)
+        self.mix = StackedLinear(count, TOKEN, TOKEN)
+        self.rate = StackedLinear(count, TOKEN, 2)
+        found = 2 * (SEEN + sum(self.backbone.channels))
         self.remainder = nn.Sequential(
             Standardized(found), nn.Linear(found, 64), nn.GELU(), nn.Dropout(0.5), nn.Linear(64, 1)
         )
@@ -121,23 +121,23 @@ class MDIQALite(MultiDimensional, Shared):
 
     def score(self, image: Tensor, reference: None) -> Tensor:
         """Scores (N,)."""
-        return self._explained(image, self.active).overall
+        return self._explain(image, self.active).overall
 
     def score_both(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (N,) and those of all dimensions (N, 5) of checked images, by one pass of the trunk."""
-        found = self._explained(image, self.every_dimension)
+        """Scores (N,) and those of all dimensions (N, 5) of checked images, by one pass of the backbone."""
+        found = self._explain(image, self.every_dimension)
         return found.overall, found.scores
 
     def dimension_scores(self, image: Tensor, wanted: Indices) -> Tensor:
         """Scores (N, K)."""
-        return self._rated(self.dimension_features(image, wanted), wanted)[0]
+        return self._rate_tokens(self.dimension_features(image, wanted), wanted)[0]
 
     def dimension_features(self, image: Tensor, wanted: Indices) -> Tensor:
         """The heads' tokens (K, N, h * w, 64)."""
-        return self._tokens(_seen(self._sized(image)), wanted)
+        return self._tokens(_seen(self._resize_input(image)), wanted)
 
     def instance_weights(self, image: Tensor) -> Tensor:
-        """SPAQ's shares (N, 5), the same for every picture."""
+        """SPAQ's shares (N, 5), the same for every image."""
         return self.shares.expand(image.shape[0], -1)
 
     def explain(self, image: Tensor) -> Explanation:
@@ -146,15 +146,15 @@ class MDIQALite(MultiDimensional, Shared):
         Raises:
             TypeError, ValueError: the images are not what the metric takes; the text says what came and the mend.
         """
-        image, _ = self.check(image, None)
+        image, _ = self.prepare_inputs(image, None)
         self.check_range(image, "image", RANGE_TOLERANCE)
         with torch.no_grad():
-            return self._explained(image, self.every_dimension)
+            return self._explain(image, self.every_dimension)
 
-    def _explained(self, image: Tensor, wanted: Indices) -> Explanation:
-        image = self._sized(image)
+    def _explain(self, image: Tensor, wanted: Indices) -> Explanation:
+        image = self._resize_input(image)
         seen = _seen(image)
-        scores, ratings = self._rated(self._tokens(seen, wanted), wanted)
+        scores, ratings = self._rate_tokens(self._tokens(seen, wanted), wanted)
         weights = select(self._weights(image), wanted, 1)
         contributions = weights * scores
         base = contributions.sum(1)
@@ -162,11 +162,10 @@ class MDIQALite(MultiDimensional, Shared):
         maps = ratings.transpose(0, 1).unflatten(2, seen.shape[-2:])
         return Explanation(overall, scores, weights, contributions, overall - base, maps)
 
-    def _sized(self, image: Tensor) -> Tensor:
+    def _resize_input(self, image: Tensor) -> Tensor:
         if self.side is None:
             return image
-        shorter = min(image.shape[-2:])
-        return resized(image, [round(self.side * length / shorter) for length in image.shape[-2:]], "bicubic")
+        return resize_shorter_side(image, self.side, "bicubic")
 
     def _tokens(self, seen: Tensor, wanted: Indices) -> Tensor:
         """Tokens (K, N, h * w, 64) on the grid of blocks."""
@@ -174,25 +173,25 @@ class MDIQALite(MultiDimensional, Shared):
         whole = _global_statistics(seen)[..., None, None].expand(-1, -1, *seen.shape[-2:])
         tokens = torch.cat([seen, around, whole], 1).flatten(2).mT.to(self.token.weight.dtype)
         shared = tokens.expand(len(wanted), -1, -1, -1)
-        return each(wanted, lambda x, heads: _joined(self.token(x, heads), self.mix, heads), shared)
+        return each(wanted, lambda x, heads: _mix_tokens(self.token(x, heads), self.mix, heads), shared)
 
-    def _rated(self, tokens: Tensor, wanted: Indices) -> tuple[Tensor, Tensor]:
+    def _rate_tokens(self, tokens: Tensor, wanted: Indices) -> tuple[Tensor, Tensor]:
         """Scores (N, K) of tokens (K, N, T, 64), and each token's own (K, N, T)."""
-        return _pooled(each(wanted, self.rate, tokens))
+        return _pool_ratings(each(wanted, self.rate, tokens))
 
     def _weights(self, image: Tensor) -> Tensor:
         weights = self.instance_weights(image) * self.user_weights(image)
         return weights / weights.sum(1, keepdim=True)
 
     def _remainder(self, image: Tensor, seen: Tensor) -> Tensor:
-        """What the trunk's and the blocks' global statistics add to the overall score's logit, (N,)."""
-        found = _global_statistics(seen, *self.trunk(image))
+        """What the backbone's and the blocks' global statistics add to the overall score's logit, (N,)."""
+        found = _global_statistics(seen, *self.backbone(image))
         return self.remainder(found.to(self.shares.dtype)).squeeze(1)
 
     @full_precision
     def overall(self, base: Tensor, remainder: Tensor) -> Tensor:
-        """Scores (N,) of the dimensions' mean (N,) and what the picture as a whole adds (N,), in logits."""
-        return (SAY * base.logit(1e-4) + remainder).sigmoid()
+        """Scores (N,) of the dimensions' mean (N,) and what the image as a whole adds (N,), in logits."""
+        return (DIMENSION_LOGIT_WEIGHT * base.logit(1e-4) + remainder).sigmoid()
 
     @classmethod
     def from_published(cls, part: str, state: Any) -> dict[str, Tensor]:
@@ -204,13 +203,13 @@ class MDIQALite(MultiDimensional, Shared):
         return f"side={self.side}"
 
 
-def _joined(x: Tensor, mix: Linears, heads: slice) -> Tensor:
+def _mix_tokens(x: Tensor, mix: StackedLinear, heads: slice) -> Tensor:
     x = F.gelu(x)
     return x + F.gelu(mix(x, heads))
 
 
 @full_precision
-def _pooled(rated: Tensor) -> tuple[Tensor, Tensor]:
+def _pool_ratings(rated: Tensor) -> tuple[Tensor, Tensor]:
     """Scores (N, K) and tokens' own (K, N, T) of their logits and attention (K, N, T, 2)."""
     ratings = rated[..., 0].sigmoid()
     return (ratings * rated[..., 1].softmax(2)).sum(2).mT, ratings
@@ -220,9 +219,9 @@ def _pooled(rated: Tensor) -> tuple[Tensor, Tensor]:
 def _seen(image: Tensor) -> Tensor:
     """What is plain to see in each block of 16 x 16 pixels of images (N, 3, H, W): (N, 21, h, w), of order 1.
 
-    Mean and deviation of luma, two colour differences, how far they are from grey, and how near the samples are to
+    Mean and deviation of luma, two color differences, how far they are from gray, and how near the samples are to
     black and to white, beyond which there is nothing left; luma's deviation inside the block; and of the energies of
-    luma's detail finer than about 2, 4 and 8 pixels, and of colour's finer than 2, two means. The mean over cells of
+    luma's detail finer than about 2, 4 and 8 pixels, and of color's finer than 2, two means. The mean over cells of
     4 x 4 pixels of the logarithm, which noise raises more than edges do, being everywhere; its slope is a denoiser's,
     steepest in the flattest cells. And the logarithm of the block's mean, which edges raise more.
     """
@@ -240,10 +239,10 @@ def _seen(image: Tensor) -> Tensor:
 
 
 def _details(plain: Tensor) -> Tensor:
-    """Energies of luma's detail finer than about 2, 4 and 8 pixels, and of colour's finer than 2: (N, 4, H, W)."""
-    second = _smoothed(plain)
-    third = _smoothed(second[:, :1], 2)
-    fourth = _smoothed(third, 4)
+    """Energies of luma's detail finer than about 2, 4 and 8 pixels, and of color's finer than 2: (N, 4, H, W)."""
+    second = _smooth(plain)
+    third = _smooth(second[:, :1], 2)
+    fourth = _smooth(third, 4)
     fine = (plain - second).square()
     bands = [fine[:, :1], (second[:, :1] - third).square(), (third - fourth).square(), fine[:, 1:].sum(1, keepdim=True)]
     return torch.cat(bands, 1)
@@ -259,7 +258,7 @@ def _log(energy: Tensor, least: float) -> Tensor:
     return 0.25 * torch.log1p(energy / least**2)
 
 
-def _smoothed(x: Tensor, step: int = 1) -> Tensor:
+def _smooth(x: Tensor, step: int = 1) -> Tensor:
     """Maps (N, C, H, W) filtered by [1, 2, 1] / 4 both ways, taps `step` pixels apart, borders repeated."""
     x = F.pad(x, [step] * 4, mode="replicate")
     x = x[..., : -2 * step] + 2 * x[..., step:-step] + x[..., 2 * step :]

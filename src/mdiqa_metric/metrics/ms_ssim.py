@@ -14,7 +14,7 @@ from torch import Tensor
 from ..metric import Metric
 from ..ops.autograd import is_recording_graph
 from ..ops.color import CHANNELS, round_8bit
-from ..ops.structure import WINDOW_SIZE, structure
+from ..ops.ssim import WINDOW_SIZE, ssim_maps
 
 # Exponents of the five scales, finest first; they sum to 1.0001 in the paper.
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -25,7 +25,7 @@ KNEE = 0.01
 
 
 class MSSSIM(Metric):
-    """Multi-scale structural similarity (Wang, Simoncelli, Bovik, Asilomar 2003): 1 where both pictures are equal.
+    """Multi-scale structural similarity (Wang, Simoncelli, Bovik, Asilomar 2003): 1 where both images are equal.
 
     Mean contrast-structure of five scales, halved each time, and mean SSIM of the coarsest, each to the power of its
     weight, multiplied; a scale whose mean is not positive makes the score 0. Three channels are scored apart, then
@@ -80,7 +80,7 @@ class MSSSIM(Metric):
         for scale in range(len(WEIGHTS)):
             if scale:
                 image, reference = self._halve(image), self._halve(reference)
-            luminance, similarity = structure(image, reference)
+            luminance, similarity = ssim_maps(image, reference)
             if self.convention == "pyiqa":
                 similarity = similarity.relu()
             if scale == len(WEIGHTS) - 1:
@@ -91,19 +91,19 @@ class MSSSIM(Metric):
             return functools.reduce(torch.add, weighted).mean(1)
         return _product(means).mean(1)
 
-    def _prepare(self, picture: Tensor) -> Tensor:
-        picture = CHANNELS[self.channel].convert(picture)
-        return round_8bit(picture) if self.convention == "pyiqa" else picture
+    def _prepare(self, image: Tensor) -> Tensor:
+        image = CHANNELS[self.channel].convert(image)
+        return round_8bit(image) if self.convention == "pyiqa" else image
 
-    def _halve(self, picture: Tensor) -> Tensor:
+    def _halve(self, image: Tensor) -> Tensor:
         if self.convention == "pyiqa":
-            return F.avg_pool2d(picture, 2, padding=(picture.shape[-2] % 2, picture.shape[-1] % 2))
-        odd = [size % 2 for size in picture.shape[-2:]]
+            return F.avg_pool2d(image, 2, padding=(image.shape[-2] % 2, image.shape[-1] % 2))
+        odd = [size % 2 for size in image.shape[-2:]]
         if is_recording_graph() or any(
             odd
         ):  # an odd edge is averaged with its mirror; a graph is for sizes of both kinds
-            picture = F.pad(picture, (0, odd[1], 0, odd[0]), mode="replicate")
-        return F.avg_pool2d(picture, 2)
+            image = F.pad(image, (0, odd[1], 0, odd[0]), mode="replicate")
+        return F.avg_pool2d(image, 2)
 
     def extra_repr(self) -> str:
         """The options, for `repr` and `fingerprint`."""

@@ -10,18 +10,18 @@ from torch import Tensor
 from ..metric import Metric
 from ..ops.color import CHANNELS, GRAY_AS_IS, convert
 
-# Caps the score of identical pictures at 80 dB and keeps its gradient finite.
+# Caps the score of identical images at 80 dB and keeps its gradient finite.
 EPSILON = 1e-8
 
 
 class PSNR(Metric):
-    """Peak signal-to-noise ratio in dB, `10 log10(1 / (MSE + 1e-8))`, a picture at a time; 80 dB where both are equal.
+    """Peak signal-to-noise ratio in dB, `10 log10(1 / (MSE + 1e-8))`, an image at a time; 80 dB where both are equal.
 
     Args:
         channel: "rgb"; "y-full", BT.601 luma in [0, 1]; or "y-studio", MATLAB's rgb2ycbcr luma in 16..235 that
-            super-resolution papers print. Studio range scores 1.32 dB more than full range on the same pictures.
+            super-resolution papers print. Studio range scores 1.32 dB more than full range on the same images.
         border: pixels cut from each side first, in those papers the scale factor.
-        gray_as_is: whether a pair of grey pictures (three equal channels) is compared by its one channel as it is, as
+        gray_as_is: whether a pair of gray images (three equal channels) is compared by its one channel as it is, as
             the scripts behind those papers do with a file of one channel, and not by its studio-range luma, which
             scores 1.32 dB more.
 

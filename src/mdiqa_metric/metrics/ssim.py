@@ -10,13 +10,13 @@ from torch import Tensor
 from ..metric import Metric
 from ..ops.color import CHANNELS, GRAY_AS_IS, convert, round_8bit
 from ..ops.filters import downsample_mean
-from ..ops.structure import WINDOW_SIZE, structure
+from ..ops.ssim import WINDOW_SIZE, ssim_maps
 
 
 class SSIM(Metric):
-    """Structural similarity (Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 2004): 1 where both pictures are equal.
+    """Structural similarity (Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 2004): 1 where both images are equal.
 
-    The mean over all windows of 11x11 pixels (Gaussian, sigma 1.5) that lie inside the picture, with K 0.01 and 0.03;
+    The mean over all windows of 11x11 pixels (Gaussian, sigma 1.5) that lie inside the image, with K 0.01 and 0.03;
     over the channels too where there are three.
 
     Args:
@@ -24,12 +24,12 @@ class SSIM(Metric):
             super-resolution papers score; or "gray", MATLAB's rgb2gray rounded to 8 bits, which gives the digits that
             the authors' program prints on TID2013, where unrounded luma is off by up to 1.3e-3.
         border: pixels cut from each side first, in super-resolution papers the scale factor.
-        gray_as_is: whether a pair of grey pictures is compared by its one channel as it is, as the scripts behind those
+        gray_as_is: whether a pair of gray images is compared by its one channel as it is, as the scripts behind those
             papers do with a file of one channel, and not by its studio-range luma.
-        downsample: whether the picture is first averaged down by max(1, round(min(H, W) / 256)), as the authors advise
+        downsample: whether the image is first averaged down by max(1, round(min(H, W) / 256)), as the authors advise
             and their ssim.m does: mirrored at the borders, halves rounded up.
         convention: "paper", the formula as published; or "pyiqa", for numbers to set beside that library's: it rounds
-            the channel to 8 bits, takes negative contrast-structure for 0 (up to 8e-4 more on the same pictures), and
+            the channel to 8 bits, takes negative contrast-structure for 0 (up to 8e-4 more on the same images), and
             downsamples without the rest that the factor leaves at the right and the bottom.
 
     Rounding leaves no honest gradient: `Loss` refuses such a metric, though autograd passes straight through it.
@@ -73,20 +73,20 @@ class SSIM(Metric):
     def score(self, image: Tensor, reference: Tensor) -> Tensor:
         """Scores (N,) in [-1, 1]."""
         pair = convert(image, reference, self.channel, self.gray_as_is)
-        luminance, contrast_structure = structure(*map(self._prepare, pair))
+        luminance, contrast_structure = ssim_maps(*map(self._prepare, pair))
         if self.convention == "pyiqa":
             contrast_structure = contrast_structure.relu()
         return (luminance * contrast_structure).mean((1, 2, 3))
 
-    def _prepare(self, picture: Tensor) -> Tensor:
+    def _prepare(self, image: Tensor) -> Tensor:
         if self.convention == "pyiqa":
-            picture = round_8bit(picture)
-        short = min(picture.shape[-2:])
+            image = round_8bit(image)
+        short = min(image.shape[-2:])
         if self.downsample and self.convention == "pyiqa":
-            return F.avg_pool2d(picture, max(1, round(short / 256)))
+            return F.avg_pool2d(image, max(1, round(short / 256)))
         if self.downsample:
-            return downsample_mean(picture, max(1, (short + 128) // 256))
-        return picture
+            return downsample_mean(image, max(1, (short + 128) // 256))
+        return image
 
     def extra_repr(self) -> str:
         """The options, for `repr` and `fingerprint`."""

@@ -10,32 +10,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones import (
-    BINOMIAL,
-    CHANNELS,
-    LPIPS_SCALE,
-    LPIPS_SHIFT,
-    BlurPool,
-    MaxPool,
-    Trunk,
-    published,
-)
-from ..layers.convolution import Conv, ConvReLU
-from ..metric import Encoded, Metric
-from ..ops.compare import unit_distance
+from ..backbones.base import LPIPS_SCALE, LPIPS_SHIFT
+from ..backbones.torchvision import BINOMIAL, CHANNELS, BlurPool, MaxPool, TappedBackbone
+from ..checkpoints.remapping import PublishedState
+from ..layers.convolution import FrozenConv2d, FrozenConv2dReLU
+from ..metric import EncodedReference, Metric
 from ..ops.convolution import conv
+from ..ops.feature_distance import unit_distance
 from ..ops.pooling import blur_pool
 from ..ops.precision import full_precision
 
 
 class STLPIPS(Metric):
-    """LPIPS whose trunk blurs wherever it halves its maps, in [0, inf), 0 where pictures are equal.
+    """LPIPS whose backbone blurs wherever it halves its maps, in [0, inf), 0 where images are equal.
 
-    It hardly feels a shift of one of the pictures by a few pixels that nobody sees. From "Shift-tolerant perceptual
-    similarity metric" (Ghildyal and Liu, ECCV 2022), trunk and heads trained by the authors.
+    It hardly feels a shift of one of the images by a few pixels that nobody sees. From "Shift-tolerant perceptual
+    similarity metric" (Ghildyal and Liu, ECCV 2022), backbone and heads trained by the authors.
 
     Args:
-        net: the trunk: "alex", with no stride in its first convolution, or "vgg".
+        net: the backbone: "alex", with no stride in its first convolution, or "vgg".
 
     Raises:
         ValueError: an unknown net.
@@ -50,7 +43,7 @@ class STLPIPS(Metric):
         if net not in ("alex", "vgg"):
             raise ValueError(f'ST-LPIPS takes net "alex" or "vgg", got {net!r}.')
         self.net = net
-        self.trunk = _alex() if net == "alex" else _vgg()
+        self.backbone = _alexnet() if net == "alex" else _vgg16()
         self.min_size = self.facts(net=net)["min_size"]
         widths = CHANNELS["alexnet" if net == "alex" else "vgg16"]
         self.heads = nn.ParameterList(torch.full((1, width, 1, 1), 1 / width) for width in widths)
@@ -62,29 +55,29 @@ class STLPIPS(Metric):
             "min_size": 18 if options.get("net") == "vgg" else 21
         }  # smaller, the last map is empty
 
-    def score(self, image: Tensor, reference: Tensor | Encoded) -> Tensor:
+    def score(self, image: Tensor, reference: Tensor | EncodedReference) -> Tensor:
         """Scores (N,)."""
-        references = reference.features if isinstance(reference, Encoded) else self.features(reference)
+        references = reference.features if isinstance(reference, EncodedReference) else self.features(reference)
         maps = zip(self.features(image), references, self.heads, strict=True)
         return torch.stack([unit_distance(x, y, head.flatten()) for x, y, head in maps]).sum(0)
 
-    def features(self, picture: Tensor) -> Iterator[Tensor]:
-        """The trunk's maps of pictures (N, 3, H, W) in [0, 1]."""
-        return self.trunk.walk(2 * picture - 1)
+    def features(self, image: Tensor) -> Iterator[Tensor]:
+        """The backbone's maps of images (N, 3, H, W) in [0, 1]."""
+        return self.backbone.iter_features(2 * image - 1)
 
     @classmethod
     def from_published(cls, part: str, state: Any) -> dict[str, Tensor]:
         """Our keys for the authors' file."""
-        names = {r"net\.slice\d\.(.+)": r"trunk.features.\1", r"lins?\.?(\d)\.model\.1\.weight": r"heads.\1"}
+        names = {r"net\.slice\d\.(.+)": r"backbone.features.\1", r"lins?\.?(\d)\.model\.1\.weight": r"heads.\1"}
         constants = {r"scaling_layer\.shift": LPIPS_SHIFT, r"scaling_layer\.scale": LPIPS_SCALE, r".+\.filt": BINOMIAL}
-        return published(state, names, constants)
+        return PublishedState(state).drop_constants(constants).rename(names).state
 
     def extra_repr(self) -> str:
         """The options, for `repr` and `fingerprint`."""
         return f"net={self.net}"
 
 
-class BlurredConv(Conv):
+class BlurredConv(FrozenConv2d):
     """A convolution and the blur pooling behind it, as one of stride 2: a third of the work, and no map of full size.
 
     Inside its borders that is one convolution, with the blurred kernel. The first value repeats the second, since what
@@ -102,35 +95,35 @@ class BlurredConv(Conv):
         size, padding = self.weight.shape[-1], int(self.padding[0])
         # Four or five values of the convolution, as many as of its whole map by twos, the first two spoilt by the cut.
         height, width = (size + 3 - 2 * padding + (side - size + 1) % 2 for side in x.shape[-2:])
-        y = conv(x, _blurred(self.weight, self.window).to(self.weight.dtype), self.bias, 2, padding, False)
-        right = self._apart(x[..., -width:])[..., 1:-1, -1:]
+        y = conv(x, _blur_kernels(self.weight, self.window).to(self.weight.dtype), self.bias, 2, padding, False)
+        right = self._edge_values(x[..., -width:])[..., 1:-1, -1:]
         y = torch.cat([y[..., :1], y, right], -1)
-        bottom = self._apart(x[..., -height:, :])[..., -1:, :]
+        bottom = self._edge_values(x[..., -height:, :])[..., -1:, :]
         return torch.cat([y[..., :1, :], y, bottom], -2)
 
-    def _apart(self, x: Tensor) -> Tensor:
+    def _edge_values(self, x: Tensor) -> Tensor:
         return blur_pool(conv(x, self.weight, self.bias, 1, int(self.padding[0]), False), self.window)
 
 
 @full_precision
-def _blurred(weight: Tensor, window: Tensor) -> Tensor:
+def _blur_kernels(weight: Tensor, window: Tensor) -> Tensor:
     kernels = F.conv2d(weight.flatten(0, 1)[:, None], window.to(weight.dtype)[None, None], padding=2)
     return kernels.unflatten(0, weight.shape[:2])[:, :, 0]
 
 
-def _alex() -> Trunk:
+def _alexnet() -> TappedBackbone:
     """Layers are numbered as the authors number theirs."""
     layers = [
         *(BlurredConv(3, 64, 11, padding=2), nn.Identity(), nn.ReLU(inplace=True)),
-        *(MaxPool(3, 1), BlurPool(), ConvReLU(64, 192, 5, padding=2), nn.Identity()),
-        *(MaxPool(3, 1), BlurPool(), ConvReLU(192, 384, 3, padding=1), nn.Identity()),
-        *(ConvReLU(384, 256, 3, padding=1), nn.Identity()),
-        *(ConvReLU(256, 256, 3, padding=1), nn.Identity()),
+        *(MaxPool(3, 1), BlurPool(), FrozenConv2dReLU(64, 192, 5, padding=2), nn.Identity()),
+        *(MaxPool(3, 1), BlurPool(), FrozenConv2dReLU(192, 384, 3, padding=1), nn.Identity()),
+        *(FrozenConv2dReLU(384, 256, 3, padding=1), nn.Identity()),
+        *(FrozenConv2dReLU(256, 256, 3, padding=1), nn.Identity()),
     ]
-    return Trunk(nn.Sequential(*layers), (2, 6, 10, 12, 14), LPIPS_SHIFT, LPIPS_SCALE)
+    return TappedBackbone(nn.Sequential(*layers), (2, 6, 10, 12, 14), LPIPS_SHIFT, LPIPS_SCALE)
 
 
-def _vgg() -> Trunk:
+def _vgg16() -> TappedBackbone:
     """Layers are numbered as the authors number theirs."""
     layers: list[nn.Module] = []
     channels = 3
@@ -138,6 +131,6 @@ def _vgg() -> Trunk:
         if layers:
             layers += [MaxPool(2, 1), BlurPool()]
         for _ in range(depth):
-            layers += [ConvReLU(channels, width, 3, padding=1), nn.Identity()]
+            layers += [FrozenConv2dReLU(channels, width, 3, padding=1), nn.Identity()]
             channels = width
-    return Trunk(nn.Sequential(*layers), (3, 9, 17, 25, 33), LPIPS_SHIFT, LPIPS_SCALE)
+    return TappedBackbone(nn.Sequential(*layers), (3, 9, 17, 25, 33), LPIPS_SHIFT, LPIPS_SCALE)

@@ -1,4 +1,4 @@
-"""TOPIQ: image quality from the top down, from what a picture shows to how it is distorted."""
+"""TOPIQ: image quality from the top down, from what an image shows to how it is distorted."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones import ResNet50
-from ..layers.convolution import Conv
+from ..backbones.resnet import ResNet50
+from ..checkpoints.remapping import PublishedState
+from ..layers import topiq_checkpoint
+from ..layers.convolution import FrozenConv2d
 from ..layers.cross_scale import CrossScale
 from ..layers.gated_pooling import Gate, GatedPyramid
-from ..layers.published import Published
-from ..metric import Encoded, Metric
+from ..metric import EncodedReference, Metric
 from ..ops.precision import full_precision
-from ..ops.resize import resized
+from ..ops.resize import resize_shorter_side
 
 # Channels of the pooled maps, and what attention splits them into; the aesthetic model has twice as many.
 WIDTH, PARTS = 256, 4
@@ -28,11 +29,11 @@ class TOPIQ(Metric):
 
     ResNet-50's maps are gated and pooled to one size, then tokens of the smallest look at those of each larger one.
     From "TOPIQ: a top-down approach from semantics to distortions for image quality assessment" (Chen et al., TIP
-    2024). Memory grows with the fourth power of the picture's side, for each of its 32 x 32 blocks looks at all.
+    2024). Memory grows with the fourth power of the image's side, for each of its 32 x 32 blocks looks at all.
 
     Args:
         side: what the shorter side is resized to first, by antialiased bilinear interpolation, as the FLIVE model wants
-            it; None leaves pictures as they are.
+            it; None leaves images as they are.
 
     Raises:
         ValueError: `side` is below 32.
@@ -49,17 +50,15 @@ class TOPIQ(Metric):
             raise ValueError(f"TOPIQ takes a side from {self.min_size} pixels up or None, got {side}.")
         self.side = side
         self.resize = "none" if side is None else f"shorter side to {side}, antialiased bilinear"
-        self.trunk = ResNet50()
-        self.pyramid = GatedPyramid(self.trunk.channels, WIDTH)
+        self.backbone = ResNet50()
+        self.pyramid = GatedPyramid(self.backbone.channels, WIDTH)
         self.heads = CrossScale(1, WIDTH, PARTS)
 
     def score(self, image: Tensor, reference: None) -> Tensor:
         """Scores (N,)."""
         if self.side is not None:
-            shorter = min(image.shape[-2:])
-            size = [self.side * length // shorter for length in image.shape[-2:]]
-            image = resized(image, size, "bilinear")
-        values = self.heads(self.pyramid(self.trunk.walk(image), self.trunk.sizes(*image.shape[-2:])))
+            image = resize_shorter_side(image, self.side, "bilinear")
+        values = self.heads(self.pyramid(self.backbone.iter_features(image), self.backbone.sizes(*image.shape[-2:])))
         return values[0, :, 0].to(image.dtype)
 
     @classmethod
@@ -85,13 +84,13 @@ class TOPIQIAA(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        self.trunk = ResNet50()
-        self.pyramid = GatedPyramid(self.trunk.channels, 2 * WIDTH)
+        self.backbone = ResNet50()
+        self.pyramid = GatedPyramid(self.backbone.channels, 2 * WIDTH)
         self.heads = CrossScale(1, 2 * WIDTH, 2 * PARTS, outputs=10)
 
     def score(self, image: Tensor, reference: None) -> Tensor:
         """Scores (N,)."""
-        values = self.heads(self.pyramid(self.trunk.walk(image), self.trunk.sizes(*image.shape[-2:])))
+        values = self.heads(self.pyramid(self.backbone.iter_features(image), self.backbone.sizes(*image.shape[-2:])))
         shares = values[0].to(image.dtype).softmax(1)
         return (shares * torch.arange(1, 11, device=shares.device)).sum(1)
 
@@ -104,7 +103,7 @@ class TOPIQIAA(Metric):
 class TOPIQFR(Metric):
     """Quality beside a reference, higher is better; the published files give about 0 to 1.
 
-    The maps of both pictures and their distance, gated by the distance, go the way of `TOPIQ`'s; from the same paper.
+    The maps of both images and their distance, gated by the distance, go the way of `TOPIQ`'s; from the same paper.
     """
 
     full_reference = True
@@ -114,15 +113,15 @@ class TOPIQFR(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        self.trunk = ResNet50()
-        self.gates = nn.ModuleList(Gate(count) for count in self.trunk.channels)
-        self.reduce = nn.ModuleList(Conv(3 * count, WIDTH, 1) for count in self.trunk.channels)
+        self.backbone = ResNet50()
+        self.gates = nn.ModuleList(Gate(count) for count in self.backbone.channels)
+        self.reduce = nn.ModuleList(FrozenConv2d(3 * count, WIDTH, 1) for count in self.backbone.channels)
         self.heads = CrossScale(1, WIDTH, PARTS)
 
-    def score(self, image: Tensor, reference: Tensor | Encoded) -> Tensor:
+    def score(self, image: Tensor, reference: Tensor | EncodedReference) -> Tensor:
         """Scores (N,)."""
-        references = reference.features if isinstance(reference, Encoded) else self.features(reference)
-        size, maps = self.trunk.sizes(*image.shape[-2:]), []
+        references = reference.features if isinstance(reference, EncodedReference) else self.features(reference)
+        size, maps = self.backbone.sizes(*image.shape[-2:]), []
         for x, y, gate, reduce in zip(self.features(image), references, self.gates, self.reduce, strict=True):
             apart = _distance(x, y).to(reduce.get_parameter("weight").dtype)
             weight = gate(apart)
@@ -131,9 +130,9 @@ class TOPIQFR(Metric):
         values = self.heads(maps)
         return values[0, :, 0].to(image.dtype)
 
-    def features(self, picture: Tensor) -> Iterator[Tensor]:
-        """The trunk's five maps of pictures (N, 3, H, W) in [0, 1]."""
-        return self.trunk.walk(picture)
+    def features(self, image: Tensor) -> Iterator[Tensor]:
+        """The backbone's five maps of images (N, 3, H, W) in [0, 1]."""
+        return self.backbone.iter_features(image)
 
     @classmethod
     def from_published(cls, part: str, state: Any) -> dict[str, Tensor]:
@@ -150,14 +149,17 @@ def _distance(x: Tensor, y: Tensor) -> Tensor:
 def _from_published(state: Any) -> dict[str, Tensor]:
     if "heads.rows" in state:
         return dict(state)
-    published = Published(state.get("params", state))
-    ours = {f"trunk.{key}": value for key, value in ResNet50.folded(published.under("semantic_model.")).items()}
-    ours |= {f"heads.{key}": value for key, value in published.cross_scale([""]).items()}
+    published = PublishedState(state.get("params", state))
+    ours = {
+        f"backbone.{key}": value
+        for key, value in ResNet50.from_torchvision_layout(published.under("semantic_model.")).items()
+    }
+    ours |= {f"heads.{key}": value for key, value in topiq_checkpoint.cross_scale(published, [""]).items()}
     for level in range(5):
         if f"weight_pool.{level}.splitconv.weight" in published.state:
-            pool = published.gated_pooling(level)
+            pool = topiq_checkpoint.gated_pooling(published, level)
             ours |= {f"pyramid.{key}": value for key, value in pool.items()}
         else:
-            ours |= published.gate(f"weight_pool.{level}", f"gates.{level}")
+            ours |= topiq_checkpoint.gate(published, f"weight_pool.{level}", f"gates.{level}")
             ours |= published.conv(f"dim_reduce.{level}.0", f"reduce.{level}")
     return ours | published.state

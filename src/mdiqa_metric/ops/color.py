@@ -1,4 +1,4 @@
-"""Conversions of colour and depth."""
+"""Conversions of color and depth."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def luma_studio(image: Tensor) -> Tensor:
 
 
 def gray_matlab(image: Tensor) -> Tensor:
-    """MATLAB's rgb2gray of an 8-bit picture: luma (N, 1, H, W) rounded to 8 bits, of RGB (N, 3, H, W) in [0, 1]."""
+    """MATLAB's rgb2gray of an 8-bit image: luma (N, 1, H, W) rounded to 8 bits, of RGB (N, 3, H, W) in [0, 1]."""
     red, green, blue = image.split(1, 1)
     return round_8bit(RGB2GRAY[0] * red + RGB2GRAY[1] * green + RGB2GRAY[2] * blue)
 
@@ -62,13 +62,13 @@ CHANNELS = {
 }
 
 # What `gray_as_is` adds to those words.
-GRAY_AS_IS = ", a grey pair by its one channel as it is"
+GRAY_AS_IS = ", a gray pair by its one channel as it is"
 
 
 def convert(image: Tensor, reference: Tensor, channel: str, gray_as_is: bool = False) -> tuple[Tensor, Tensor]:
     """A pair of RGB (N, 3, H, W) in [0, 1] as a metric of that channel looks at it: one of `CHANNELS`.
 
-    Where `gray_as_is`, a pair whose pictures both have three equal channels stays as it is, one channel of it.
+    Where `gray_as_is`, a pair whose images both have three equal channels stays as it is, one channel of it.
     """
     converted = CHANNELS[channel].convert(image), CHANNELS[channel].convert(reference)
     if not gray_as_is:

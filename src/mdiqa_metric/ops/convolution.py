@@ -97,7 +97,7 @@ def _adjoint(gradient: Tensor, weight: Tensor, stride: int, padding: int, size: 
 
 
 def _adjoint_in_blocks(gradient: Tensor, weight: Tensor, stride: int, padding: int, size: tuple[int, int]) -> Tensor:
-    """The same for pictures, whose three channels would leave most of a vector register idle.
+    """The same for images, whose three channels would leave most of a vector register idle.
 
     Each block of input pixels is worked out as so many more channels of one convolution over the gradient. With
     i = block * q + r, input pixel i sees output o = block / stride * q + t through tap r + padding - stride * t.

@@ -26,7 +26,7 @@ def filter_separable(maps: Tensor, taps: Tensor, padding: int = 0) -> Tensor:
         (N, C, H + 2 padding - K + 1, W + 2 padding - K + 1).
     """
     count, channels, height, width = maps.shape
-    planes = count * channels  # as channels of one picture, which CPU kernels take by the vector
+    planes = count * channels  # as channels of one image, which CPU kernels take by the vector
     rows = taps.view(1, 1, -1, 1).expand(planes, 1, -1, 1)
     maps = F.conv2d(maps.reshape(1, planes, height, width), rows, padding=(padding, 0), groups=planes)
     maps = F.conv2d(maps, rows.transpose(-1, -2), padding=(0, padding), groups=planes)

@@ -25,7 +25,7 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         device = next(value.device.type for value in args if isinstance(value, Tensor))
-        raised: Any = [_raised(value) for value in args]
+        raised: Any = [_to_float32(value) for value in args]
         if device not in _AUTOCAST:
             return function(*raised, **kwargs)
         with torch.autocast(device, enabled=False):
@@ -34,7 +34,7 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
     return cast("Callable[P, R]", wrapped)
 
 
-def _raised(value: Any) -> Any:
+def _to_float32(value: Any) -> Any:
     if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
         return value.float()
     return value

@@ -1,4 +1,4 @@
-"""Resizing of pictures."""
+"""Resizing of images."""
 
 from __future__ import annotations
 
@@ -11,12 +11,21 @@ from torch import Tensor
 from .color import clamp_to_range
 
 
-def resized(image: Tensor, size: Sequence[int], mode: str, overshoot: bool = False) -> Tensor:
-    """Pictures (N, C, H, W) at another height and width, by antialiased "bilinear" or "bicubic" interpolation.
+def resize(image: Tensor, size: Sequence[int], mode: str, overshoot: bool = False) -> Tensor:
+    """Images (N, C, H, W) at another height and width, by antialiased "bilinear" or "bicubic" interpolation.
 
     They stay in [0, 1], beyond which bicubic interpolation overshoots at edges, unless `overshoot` keeps that. It
-    computes in float32 or better, for a CPU has no such resize in half precision.
+    computes in float32 or better, since a CPU has no such resize in half precision.
     """
     single = image.to(torch.promote_types(image.dtype, torch.float32))
-    other = F.interpolate(single, list(size), mode=mode, antialias=True)
-    return (other if overshoot else clamp_to_range(other)).to(image.dtype)
+    resized = F.interpolate(single, list(size), mode=mode, antialias=True)
+    return (resized if overshoot else clamp_to_range(resized)).to(image.dtype)
+
+
+def resize_shorter_side(image: Tensor, side: int, mode: str, overshoot: bool = False) -> Tensor:
+    """Images (N, C, H, W) with a shorter side of `side` pixels and the longer one in proportion, rounded down.
+
+    See `resize` for the rest. Rounding down is what torchvision's `Resize` does.
+    """
+    shorter = min(image.shape[-2:])
+    return resize(image, [side * length // shorter for length in image.shape[-2:]], mode, overshoot)

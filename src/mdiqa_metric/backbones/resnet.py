@@ -1,0 +1,84 @@
+"""ResNet-50 with its batch normalization folded into the convolutions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..checkpoints.remapping import fold_batch_norm
+from ..layers.checkpointing import maybe_checkpoint
+from ..layers.convolution import FrozenConv2d, FrozenConv2dReLU
+from ..ops.convolution import add_relu
+from ..ops.pooling import max_pool
+from .base import Backbone
+
+
+class Bottleneck(nn.Module):
+    """ResNet's residual block, its batch normalizations folded into its convolutions."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = FrozenConv2dReLU(channels, width, 1)
+        self.conv2 = FrozenConv2dReLU(width, width, 3, stride, 1)
+        self.conv3 = FrozenConv2d(width, 4 * width, 1)
+        straight = stride == 1 and channels == 4 * width
+        self.downsample = nn.Identity() if straight else nn.Sequential(FrozenConv2d(channels, 4 * width, 1, stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, 4 * width, H', W')."""
+        return add_relu(self.conv3(self.conv2(self.conv1(x))), self.downsample(x))
+
+
+class ResNet50(Backbone):
+    """ResNet-50 without its classifier, tapped behind the stem and each of the four stages.
+
+    The network of "Deep residual learning for image recognition" (He et al., CVPR 2016) with the stride in the 3 x 3
+    convolutions, as torchvision and timm have it. Batch normalization is folded into the convolutions: it is frozen
+    wherever these backbones measure quality. Keys are torchvision's without the normalizations' (see
+    `from_torchvision_layout`).
+
+    Args:
+        checkpointing: keeps the stages' inputs alone for backward and computes them once more there.
+    """
+
+    channels = (64, 256, 512, 1024, 2048)
+
+    def __init__(self, checkpointing: bool = False) -> None:
+        super().__init__()
+        self.checkpointing = checkpointing
+        self.conv1 = FrozenConv2dReLU(3, 64, 7, 2, 3)
+        channels, depths = 64, (3, 4, 6, 3)
+        for stage, depth in enumerate(depths):
+            width, blocks = 64 << stage, []
+            for index in range(depth):
+                blocks.append(Bottleneck(channels, width, 2 if stage and not index else 1))
+                channels = 4 * width
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.to(memory_format=torch.channels_last)
+
+    def iter_features(self, image: Tensor) -> Iterator[Tensor]:
+        """The five maps of images (N, 3, H, W) in [0, 1], each computed when it is asked for."""
+        x = self.normalize(image)
+        x = self.conv1(x)
+        yield x
+        x = max_pool(F.pad(x, (1, 1, 1, 1)), 3, 2)  # behind a ReLU zeros pad as well as minus infinity
+        for index in range(1, 5):
+            stage = self.get_submodule(f"layer{index}")
+            x = maybe_checkpoint(self.checkpointing, stage, x)
+            yield x
+
+    @staticmethod
+    def sizes(height: int, width: int) -> tuple[int, int]:
+        """Height and width of the last map."""
+        return -(-height // 32), -(-width // 32)
+
+    @staticmethod
+    def from_torchvision_layout(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Our keys for a published state dict of this backbone alone; a classifier is left out."""
+        norms = [key.removesuffix(".running_var") for key in state if key.endswith(".running_var")]
+        names = {norm: re.sub(r"downsample\.1$", "downsample.0", re.sub(r"bn(\d)$", r"conv\1", norm)) for norm in norms}
+        return fold_batch_norm({key: value for key, value in state.items() if not key.startswith("fc.")}, names)

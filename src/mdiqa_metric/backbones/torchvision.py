@@ -1,0 +1,131 @@
+"""AlexNet, VGG16 and SqueezeNet as torchvision has them, tapped at the layers that perceptual metrics compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.convolution import FrozenConv2dReLU
+from ..ops.pooling import blur_pool, l2_pool, max_pool
+from .base import IMAGENET_MEAN, IMAGENET_STD, Backbone
+
+# Indices in torchvision's `features` of the ReLUs (of SqueezeNet: ReLU and Fire modules) that perceptual metrics tap.
+TAPS = {"alexnet": (1, 4, 7, 9, 11), "vgg16": (3, 8, 15, 22, 29), "squeezenet1_1": (1, 4, 7, 9, 10, 11, 12)}
+CHANNELS = {
+    "alexnet": (64, 192, 384, 256, 256),
+    "vgg16": (64, 128, 256, 512, 512),
+    "squeezenet1_1": (64, 128, 256, 384, 384, 512, 512),
+}
+
+# The window of L2 pooling and of blur pooling.
+BINOMIAL = ((1 / 16, 1 / 8, 1 / 16), (1 / 8, 1 / 4, 1 / 8), (1 / 16, 1 / 8, 1 / 16))
+
+
+class MaxPool(nn.Module):
+    """Max pooling that keeps no indices."""
+
+    def __init__(self, size: int, stride: int, ceil_mode: bool = False) -> None:
+        super().__init__()
+        self.size, self.stride, self.ceil_mode = size, stride, ceil_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H', W')."""
+        return max_pool(x, self.size, self.stride, self.ceil_mode)
+
+    def extra_repr(self) -> str:
+        """The options, for `repr`."""
+        return f"{self.size}, stride={self.stride}, ceil_mode={self.ceil_mode}"
+
+
+class Binomial(nn.Module):
+    """Holds the 3 x 3 binomial window that L2 pooling and blur pooling weigh with."""
+
+    window: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("window", torch.tensor(BINOMIAL), persistent=False)
+
+
+class L2Pool(Binomial):
+    """Half the size by L2 pooling."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H', W')."""
+        return l2_pool(x, self.window)
+
+
+class BlurPool(Binomial):
+    """Half the size after a blur."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H', W')."""
+        return blur_pool(x, self.window)
+
+
+class TappedBackbone(Backbone):
+    """A sequence of layers, some of whose outputs are the feature maps.
+
+    On a CPU maps are channels_last; `to(memory_format=torch.channels_last)` puts the weights so too, which gains some
+    5 % where maps are small.
+
+    Args:
+        features: the layers; those behind the last tap are left out.
+        taps: indices of the layers whose outputs are wanted, rising.
+        mean, std: what an image is normalized with.
+    """
+
+    def __init__(
+        self, features: nn.Sequential, taps: Sequence[int], mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        super().__init__(mean, std)
+        self.features = features[: taps[-1] + 1]
+        self.taps = frozenset(taps)
+
+    def iter_features(self, image: Tensor) -> Iterator[Tensor]:
+        """The tapped maps of images (N, 3, H, W), each computed when it is asked for."""
+        x = self.normalize(image)
+        for index, layer in enumerate(self.features):
+            x = layer(x)
+            if index in self.taps:
+                yield x
+
+
+def torchvision_backbone(
+    name: str,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    pool: Callable[[], nn.Module] | None = None,
+) -> TappedBackbone:
+    """torchvision's "alexnet", "vgg16" or "squeezenet1_1" without its classifier, untrained, tapped at `TAPS`.
+
+    Its keys are torchvision's. `pool` makes what stands in the place of each max-pooling.
+    """
+    from torchvision import models
+
+    with torch.device("meta"):  # the classifier, nine tenths of the weights, is never made
+        features: nn.Sequential = getattr(models, name)(weights=None).features
+    _lighten(features, pool)
+    return TappedBackbone(features, TAPS[name], mean, std)
+
+
+def _lighten(network: nn.Module, pool: Callable[[], nn.Module] | None) -> None:
+    """Puts the modules above in the place of poolings and of convolutions, all of which have a ReLU behind them."""
+    for name, child in network.named_children():
+        if isinstance(child, nn.Conv2d):
+            stride, padding = child.stride[0], int(child.padding[0])
+            made: nn.Module = FrozenConv2dReLU(
+                child.in_channels, child.out_channels, child.kernel_size[0], stride, padding
+            )
+        elif isinstance(child, nn.ReLU):
+            made = nn.Identity()
+        elif isinstance(child, nn.MaxPool2d):
+            size, stride = cast(int, child.kernel_size), cast(int, child.stride)
+            made = pool() if pool else MaxPool(size, stride, child.ceil_mode)
+        else:
+            _lighten(child, pool)
+            continue
+        setattr(network, name, made)

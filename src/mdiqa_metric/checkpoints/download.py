@@ -1,0 +1,85 @@
+"""How remote weight files are fetched: by the Hub's client, which times out, retries and resumes."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def url_of(row: Mapping[str, Any]) -> str:
+    """The address of a manifest row's file, on the Hub (HF_ENDPOINT) or where torchvision keeps it."""
+    if row["where"] == "hub":
+        from huggingface_hub import hf_hub_url
+
+        return hf_hub_url(row["repo"], row["filename"], revision=row["revision"])
+    from torchvision.models import get_weight
+
+    return get_weight(row["tag"]).url
+
+
+def ask(row: Mapping[str, Any]) -> None:
+    """Raises what stands between us and a file, within HF_HUB_ETAG_TIMEOUT (10) seconds.
+
+    hf_hub_download alone retries an unreachable server for minutes, and socket timeouts count for each address of a
+    host and never for its name server: only a clock of our own bounds them all.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata
+
+    url, seconds = url_of(row), constants.HF_HUB_ETAG_TIMEOUT
+    token = None if row["where"] == "hub" else False  # the user's token goes to the Hub alone
+    answers: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+    def request() -> None:
+        try:
+            get_hf_file_metadata(url, token=token, timeout=seconds)
+            answers.put(None)
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=request, daemon=True).start()
+    try:
+        error = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds} s") from None
+    if error:
+        raise error
+
+
+def download(row: Mapping[str, Any], path: Path | None) -> Path:
+    """Fetches a file into the Hub's cache, or to `path` where it lies elsewhere; returns where it is."""
+    if row["where"] == "hub":
+        from huggingface_hub import hf_hub_download
+
+        return Path(hf_hub_download(row["repo"], row["filename"], revision=row["revision"]))
+    assert path is not None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.hub.download_url_to_file(url_of(row), str(path), progress=sys.stderr.isatty())
+    return path
+
+
+def reason(error: Exception) -> str:
+    """Why a download failed, in one line and with the mend where there is one."""
+    from huggingface_hub import errors
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, errors.GatedRepoError):
+        return "its repository is gated; ask for access on its page and set HF_TOKEN"
+    if isinstance(error, errors.RepositoryNotFoundError) or status in (401, 403):
+        return f"access was refused ({status}), or the repository is gone; set HF_TOKEN if you have access"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "the server has no such revision"
+    if status == 404:
+        return "the server has no such file"
+    hint = ", which HF_HUB_DISABLE_XET=1 does without" if "CAS Client" in str(error) else ""
+    return f"{first_line(error)} ({type(error).__name__}){hint}"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")

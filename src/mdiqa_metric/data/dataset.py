@@ -1,0 +1,104 @@
+"""Rated images for learning and measuring: a table's rows as items of a data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .images import read_image
+from .tables import TableError as TableError
+from .tables import attribute_columns, check_table, ratings_columns
+from .tables import read_table as read_table
+from .tables import split_by_content as split_by_content
+from .tables import write_table as write_table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+class QualityDataset(Dataset[dict[str, Any]]):
+    """The rated images of a table, decoded one by one as they are asked for; `DataLoader` takes it as it is.
+
+    An item is a dict: "image" (3, H, W) float32 in [0, 1], "reference" likewise where the table has one, "mos" ()
+    float32, and where the table has them "std" (), "attributes" (A,) and "ratings" (B,), all float32, and "index", its
+    row. Images of several sizes make no batch: crop them with `transform`, or load with `batch_size=1`.
+
+    Args:
+        table: a path for `read_table`, or a DataFrame of the same columns, which is checked likewise.
+        split: one of `SPLITS`, or None for all rows.
+        transform: takes and gives a stack (K, 3, H, W) of the image and, where there is one, its reference, so that
+            both get the same crop.
+        root: the folder that paths are relative to: where None, the table's own, or the working folder.
+
+    Attributes:
+        source: the table's path, or "a DataFrame".
+        split: the split that was asked for, or None.
+        table: the rows, numbered from 0.
+        root: the folder that paths are relative to.
+        attributes: the A names of the attributes, in the table's order.
+        rating_values: the B values that ratings may have, ascending.
+        full_reference: whether there are references.
+
+    Raises:
+        TableError: as `read_table`, and for an item whose reference is of another size.
+        ImageError: an image that is asked for cannot be read.
+    """
+
+    def __init__(
+        self,
+        table: str | os.PathLike[str] | DataFrame,
+        split: str | None = None,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        root: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.split = split
+        if isinstance(table, str | os.PathLike):
+            self.source = str(table)
+            self.root = Path(table).parent if root is None else Path(root)
+            self.table = read_table(table, split, self.root)
+        else:
+            self.source = "a DataFrame"
+            self.root = Path() if root is None else Path(root)
+            self.table = check_table(table, split, self.root, "The table")
+        self.transform = transform
+        ratings = ratings_columns(self.table)
+        self.rating_values = tuple(ratings.values())
+        self.attributes = tuple(attribute_columns(self.table))
+        self.full_reference = "reference" in self.table.columns
+        self._files = {role: self.table[role].tolist() for role in ("image", "reference") if role in self.table.columns}
+        columns: dict[str, Any] = {name: name for name in ("mos", "std") if name in self.table.columns}
+        columns |= {"attributes": [*self.attributes]} if self.attributes else {}
+        columns |= {"ratings": [*ratings]} if ratings else {}
+        self._numbers = {
+            name: torch.from_numpy(self.table[column].to_numpy(np.float32, copy=True))
+            for name, column in columns.items()
+        }
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        index = range(len(self))[index]
+        images = [read_image(self.path(index, role)) for role in self._files]
+        if images[0].shape != images[-1].shape:
+            height, width, other = *images[0].shape[2:], "x".join(map(str, images[-1].shape[2:]))
+            raise TableError(
+                f"{self.path(index)} is {height}x{width} and its reference {self.path(index, 'reference')} is {other}, "
+                "expected one size: crop or resize one of the files."
+            )
+        stack = torch.cat(images)
+        if self.transform is not None:
+            stack = self.transform(stack)
+        numbers = {name: values[index].clone() for name, values in self._numbers.items()}
+        return {**dict(zip(self._files, stack, strict=True)), **numbers, "index": index}
+
+    def path(self, index: int, role: str = "image") -> Path:
+        """The file of a row's image, or of its reference."""
+        return self.root / self._files[role][index]

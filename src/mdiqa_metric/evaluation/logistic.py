@@ -1,0 +1,137 @@
+"""The field's two logistic curves from scores to opinions, fitted by least squares."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..optional import import_optional
+from .correlations import Array, check_pairs, no_correlation
+
+_EVALUATIONS = 1_000
+# Per interquartile range of the scores: gentler is as good as a straight line, steeper as good as a step.
+_SLOPES = (0.02, 50.0)
+
+
+class Fit(NamedTuple):
+    """A fitted curve.
+
+    `parameters` are the field's, in the units of the scores and opinions given; `predicted` is the curve at each score,
+    (N,); `reason` says why the fit ended. Of a fit that failed `converged` is False, `parameters` is empty and
+    `predicted` is NaN.
+    """
+
+    name: str
+    parameters: tuple[float, ...]
+    predicted: Array
+    converged: bool
+    reason: str
+
+    def curve(self, scores: npt.ArrayLike) -> Array:
+        """The opinions that a curve which converged gives for any scores."""
+        x = np.asarray(scores, np.float64)
+        if self.name == "logistic4":
+            b1, b2, b3, b4 = self.parameters
+            return b2 + (b1 - b2) * _sigmoid((x - b3) / abs(b4))
+        b1, b2, b3, b4, b5 = self.parameters
+        return b1 * (_sigmoid(b2 * (x - b3)) - 0.5) + b4 * x + b5
+
+
+def logistic4(scores: npt.ArrayLike, mos: npt.ArrayLike) -> Fit:
+    """The 4-parameter logistic b2 + (b1 - b2) / (1 + exp(-(x - b3) / |b4|)), fitted to scores and opinions (N,).
+
+    Least squares on scores less their median over their interquartile range. Slope and center descend by Nelder and
+    Mead's simplex from the best of a grid around the usual starting point, the median and the spread; b1 and b2, which
+    enter linearly, are solved exactly at each step. The curve is monotone, but it falls where the data do.
+    Source: VQEG, final report, phase I (2000).
+
+    Raises:
+        ValueError: not two finite arrays (N,) of one length. What cannot be fitted is a `Fit` that says why.
+    """
+    x, y = check_pairs(scores=scores, mos=mos)
+    return _fit("logistic4", x, y)
+
+
+def logistic5(scores: npt.ArrayLike, mos: npt.ArrayLike) -> Fit:
+    """The 5-parameter logistic b1 (1/2 - 1 / (1 + exp(b2 (x - b3)))) + b4 x + b5, fitted to scores and opinions (N,).
+
+    As `logistic4`, which is the case of b4 = 0, and started from that one's curve too: it never fits worse. Its linear
+    term may bend it back, so it need not be monotone. Source: Sheikh, Sabir and Bovik, "A statistical evaluation of
+    recent full reference image quality assessment algorithms", IEEE Transactions on Image Processing (2006).
+
+    Raises:
+        ValueError: not two finite arrays (N,) of one length. What cannot be fitted is a `Fit` that says why.
+    """
+    x, y = check_pairs(scores=scores, mos=mos)
+    return _fit("logistic5", x, y)
+
+
+def _fit(name: str, x: Array, y: Array) -> Fit:
+    many = int(name[-1])
+    failed = Fit(name, (), np.full(len(x), np.nan), False, "")
+    if reason := no_correlation(scores=x, mos=y):
+        return failed._replace(reason=str(reason))
+    if len(x) <= many:
+        return failed._replace(reason=f"{len(x)} images cannot tell {many} parameters: at least {many + 1} do.")
+    with np.errstate(all="ignore"):  # numbers too large to square end as a fit that failed
+        low, middle, high = (float(quartile) for quartile in np.percentile(x, [25, 50, 75]))
+        # Outliers must not set the scale; where most images share one score, the others have to.
+        spread = high - low if high - low > 1e-12 * max(-low, high) else float(x.std())
+        u, v = (x - middle) / spread, (y - y.mean()) / y.std()
+        if not np.isfinite([u, v]).all():
+            return failed._replace(reason="The scores or the opinions are too large or too small to be fitted.")
+        found = _descend(u, v, tilted=False)
+        if many == 5:
+            found = _descend(u, v, tilted=True, start=found.x)
+        if not found.success:
+            return failed._replace(reason=f"No convergence within {_EVALUATIONS} evaluations.")
+        parameters = _in_field_units(found.x, u, v, many == 5, (middle, spread), (float(y.mean()), float(y.std())))
+        fit = Fit(name, parameters, failed.predicted, True, "Converged: the squared residuals no longer fall.")
+        fit = fit._replace(predicted=fit.curve(x))
+        if not np.isfinite([*parameters, *fit.predicted]).all():
+            return failed._replace(reason="The fit ended in numbers that are not finite.")
+    return fit
+
+
+def _descend(u: Array, v: Array, tilted: bool, start: Array | None = None) -> Any:
+    """SciPy's result for (log slope, center), the rest solved for (variable projection, Golub and Pereyra 1973)."""
+
+    def cost(shape: Array) -> float:
+        return float((_solve(shape, u, v, tilted)[1] ** 2).mean())
+
+    width = float(np.ptp(u))
+    low, high = np.array([np.log(_SLOPES), (u.min() - width, u.max() + width)]).T
+    grid = [np.array([np.log(slope), np.quantile(u, q)]) for slope in (1, 4, 16) for q in (0.5, 0.05, 0.25, 0.75, 0.95)]
+    best = min(grid if start is None else [start, *grid], key=cost)
+    # Residuals are large and a steep curve's cost is rough: a simplex in two dimensions does not mind, gradients do.
+    simplex = np.clip(best + np.array([[0, 0], [0.5, 0], [0, 0.25]]), low, high)
+    options = {"initial_simplex": simplex, "maxfev": _EVALUATIONS, "xatol": 1e-3, "fatol": 1e-10}
+    return import_optional("scipy.optimize").minimize(
+        cost, best, method="Nelder-Mead", bounds=np.stack([low, high], axis=1), options=options
+    )
+
+
+def _solve(shape: Array, u: Array, v: Array, tilted: bool) -> tuple[Array, Array]:
+    """The best (level, height[, tilt]) for a slope and center, and what they leave of v."""
+    sigmoid = _sigmoid(np.exp(shape[0]) * (u - shape[1]))
+    columns = np.stack([np.ones_like(u), sigmoid, u] if tilted else [np.ones_like(u), sigmoid], axis=1)
+    linear = np.asarray(np.linalg.lstsq(columns, v, rcond=1e-10)[0], np.float64)
+    return linear, columns @ linear - v
+
+
+def _in_field_units(
+    shape: Array, u: Array, v: Array, tilted: bool, x_unit: tuple[float, float], y_unit: tuple[float, float]
+) -> tuple[float, ...]:
+    level, height, *tilt = (float(value) for value in _solve(shape, u, v, tilted)[0])
+    slope, (middle, spread), (mean, std) = float(np.exp(shape[0])), x_unit, y_unit
+    b3 = middle + spread * float(shape[1])
+    if not tilted:
+        return (mean + std * (level + height), mean + std * level, b3, spread / slope)
+    b5 = mean + std * (level + height / 2 - tilt[0] * middle / spread)
+    return (std * height, slope / spread, b3, std * tilt[0] / spread, b5)
+
+
+def _sigmoid(z: Array) -> Array:
+    return import_optional("scipy.special").expit(z)
