@@ -24,7 +24,6 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --no-deps --target .peers -r benchmarks/requirements.txt
 	PYTHONPATH=.peers $(BIN)/python benchmarks/speed.py
 	PYTHONPATH=.peers $(BIN)/python benchmarks/memory.py
-	$(BIN)/python benchmarks/mdiqa.py
 
 # stlpips-pytorch brings the weights of stlpips-vgg; the packages it asks for are never imported.
 $(VENV)/.installed: pyproject.toml

@@ -2,14 +2,13 @@
 
 DATA is a folder with clive/table.csv and rebuild.py, which makes a part of LIVE and of TID2013 in the work folder.
 Every metric runs that needs no download: those without weights and those with embedded ones. It writes
-results/accuracy.md and .json: correlations with 95% bootstrap intervals, by distortion too, and tests between metrics
+results/accuracy.md: correlations with 95% bootstrap intervals, by distortion too, and tests between metrics
 on the same images. A run that was stopped goes on where it was, and torchrun shares it among processes.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -72,7 +71,7 @@ def main() -> None:
         for full_reference in (True, False):
             metrics = {key: mdiqa_metric.create(key) for key in runnable(full_reference)}
             if metrics and (dataset.full_reference or not full_reference):
-                kind = "beside a reference" if full_reference else "without a reference"
+                kind = "full-reference" if full_reference else "no-reference"
                 title = f"{name}, {kind}"
                 store = options.work / "scores" / title
                 found[title] = evaluate(
@@ -83,17 +82,15 @@ def main() -> None:
     for results in found.values():
         results.pop("images")  # images' own scores are in the work folder
         results["dataset"] = {key: results["dataset"][key] for key in ("images", "split", "sha256")}
-    content = {"environment": facts, "sets": found}
-    (options.out / "accuracy.json").write_text(json.dumps(content, indent=1) + "\n")
     (options.out / "accuracy.md").write_text(report(facts, found))
 
 
 def report_progress(name: str) -> Any:
-    def told(done: int, total: int) -> None:
+    def report_count(done: int, total: int) -> None:
         if done % 50 == 0 or done == total:
             print(f"{name}: {done} of {total}", flush=True)
 
-    return told
+    return report_count
 
 
 def report(facts: dict[str, Any], found: dict[str, Any]) -> str:
@@ -124,11 +121,11 @@ def report(facts: dict[str, Any], found: dict[str, Any]) -> str:
             for metric, row in order:
                 groups = row["groups"]["distortion"]
                 lines.append(f"| {metric} | {' | '.join(_cell(groups[kind], 'srcc') for kind in kinds)} |")
-        lines += _told_apart(results["comparisons"], [metric for metric, _ in order])
+        lines += _indistinguishable(results["comparisons"], [metric for metric, _ in order])
     return "\n".join(lines) + "\n"
 
 
-def _told_apart(comparisons: list[dict[str, Any]], order: list[str]) -> list[str]:
+def _indistinguishable(comparisons: list[dict[str, Any]], order: list[str]) -> list[str]:
     """Which metrics the first two cannot be told from."""
     lines = [""]
     for metric in order[:2]:

@@ -57,7 +57,7 @@ def clock(example, monkeypatch):
 @pytest.fixture(scope="module")
 def control():
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        patch.syspath_prepend(str(ROOT / "experiments"))
         yield importlib.import_module("control")
 
 

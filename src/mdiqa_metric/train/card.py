@@ -14,7 +14,7 @@ KNOWN_FAILURES = (
     "* It judges how a photograph was taken, not what it shows: generated images of impossible things pass.",
     '* It takes pixels as they are. A small still that people saw enlarged needs `create("mdiqa-lite", side=...)`.',
     "* Its gradient points to the clean image where an image is a little soft and noisy, not everywhere: pixels",
-    "  that are optimized against it alone leave the clean image again (`benchmarks/lite.py`). Keep a pixel loss",
+    "  that are optimized against it alone leave the clean image again (`experiments/lite.py`). Keep a pixel loss",
     "  beside it.",
     "* The dimensions see colors and detail, not things: an image of fog is flat to them, a soft background is soft.",
     "* Vivid images: colorfulness rises before it falls as their color is taken away. Dark scenes: brightness takes",

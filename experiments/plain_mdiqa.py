@@ -1,4 +1,4 @@
-"""MDIQA as a good programmer would first write it: what benchmarks/mdiqa.py measures ours against.
+"""MDIQA as a good programmer would first write it: what experiments/mdiqa.py measures ours against.
 
 One module after the other, as the authors' program is built: live batch normalization, nine heads in a loop, each of
 PyTorch's own attention and layer normalization, autograd as it comes. It takes the published key layout and scores what

@@ -1,4 +1,4 @@
-"""MDIQA-lite on images it never saw, how fast it is, and what its gradient makes: `python benchmarks/lite.py DATA`.
+"""MDIQA-lite on images it never saw, how fast it is, and what its gradient makes: `python experiments/lite.py DATA`.
 
 DATA is a folder with bsds500/, of which nothing was trained on. Three parts: a loss step beside MDIQA's and LPIPS-VGG's
 in one process; ladders and cross-talk, as its card has them of kept-out scenes; and the adversary: noisy and blurred
@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
 from mdiqa import MDIQA, ours, race, ratio
-from steps import RESULTS, environment, heading, images
 from torch import Tensor
 
 import mdiqa_metric
@@ -23,6 +23,10 @@ from mdiqa_metric import DimensionMean, Loss, MDIQALite, read_image
 from mdiqa_metric.data.pairing import list_images
 from mdiqa_metric.train.distortions import defocus, display_noise, photon_noise
 from mdiqa_metric.train.mdiqa_lite import ladders, middle
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "benchmarks"))
+from steps import environment, heading, images
 
 SPOILED = {
     "display noise": lambda image: display_noise(image, 0.6, Random(0)),
@@ -144,7 +148,7 @@ def main() -> None:
     parser.add_argument("--attacked", type=int, default=4, help="images of the adversary")
     parser.add_argument("--steps", type=int, default=200, help="of the adversary")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
     device = torch.device(options.device)
     facts = environment(device)

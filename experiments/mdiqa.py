@@ -1,4 +1,4 @@
-"""Time and peak memory of MDIQA beside a plain sequential one, `plain_mdiqa.py`: `python benchmarks/mdiqa.py`.
+"""Time and peak memory of MDIQA beside a plain sequential one, `plain_mdiqa.py`: `python experiments/mdiqa.py`.
 
 Both load the same stand-in parameters in the published layout, and must give the same score and gradient before they
 are timed. In one process every contender of a case runs once a round, each second round backwards; a ratio is taken
@@ -23,12 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from memory import GLIBC, MIB, allocated, highest, lower_the_mark
-from steps import MODES, RESULTS, ROOT, Mode, environment, heading, images
 from torch import Tensor, nn
 
 import mdiqa_metric
 from mdiqa_metric import MDIQA, DimensionDistance, DimensionMean
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "benchmarks"))
+from memory import GLIBC, MIB, allocated, highest, lower_the_mark
+from steps import MODES, ROOT, Mode, environment, heading, images
 
 sys.path.insert(0, str(ROOT))
 
@@ -280,7 +283,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="256 px, batch 1, no result file: does everything run?")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)

@@ -1,4 +1,4 @@
-"""Our scores beside what the authors' own programs print: `python benchmarks/authors.py [FOLDER]`.
+"""Our scores beside what the authors' own programs print: `python experiments/authors.py [FOLDER]`.
 
 FOLDER holds `distorted` and `reference` images of the same names and `scores.csv`, a row a program and a column a
 image. Every metric that `create` makes without a download is compared with the row it belongs to; most rows have
@@ -13,10 +13,13 @@ import sys
 from pathlib import Path
 
 import torch
-from steps import RESULTS, ROOT, environment
 
 import mdiqa_metric
 from mdiqa_metric.registry import locate, manifest
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "benchmarks"))
+from steps import ROOT, environment
 
 # Digits beyond the sixth are a program's float noise, not what its authors vouch for.
 MOST_DECIMALS = 6
@@ -38,8 +41,8 @@ def main() -> int:
             ours.setdefault(row, {})[metric] = score(metric, pairs)
     lines = heading() + [line for row in ours for line in table(row, names, printed[row], ours[row])]
     lines += ["## Not compared", "", *(f"* {line}" for line in left_out)]
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "authors.md").write_text("\n".join(lines) + "\n")
+    HERE / "results".mkdir(parents=True, exist_ok=True)
+    (HERE / "results" / "authors.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     missed = [row for row, metrics in ours.items() if not any(matches(printed[row], s) for s in metrics.values())]
     if missed:
@@ -108,7 +111,7 @@ def heading() -> list[str]:
         f"torch {facts['versions']['torch']}.",
         "",
         "Five pairs of TID2013. A convention matches where every score rounds to all the digits that the authors'",
-        "program prints; the others are listed to show what a convention changes. Made by `benchmarks/authors.py`.",
+        "program prints; the others are listed to show what a convention changes. Made by `experiments/authors.py`.",
         "",
     ]
 

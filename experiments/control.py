@@ -1,4 +1,4 @@
-"""How a restoration network answers to the knob: `python benchmarks/control.py DATA [--work FOLDER]`.
+"""How a restoration network answers to the knob: `python experiments/control.py DATA [--work FOLDER]`.
 
 The networks, degradations and training are those of examples/steer_restoration.py. For each seed one network learns
 with L1 alone, and copies of it learn on for the same steps on the same crops: with L1 alone, with MDIQA-lite at each
@@ -27,17 +27,18 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
-from steps import RESULTS, ROOT, environment, heading
 from torch import Tensor
 
 import mdiqa_metric
 from mdiqa_metric import DimensionMean, Loss, Metric, MultiDimensional
 from mdiqa_metric.data.pairing import list_images
 
-sys.path.insert(0, str(ROOT / "examples"))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent / "benchmarks"), str(HERE.parent / "examples")]
 import steer_at_test_time as knobs
 import steer_restoration as example
 from restoration_measures import measure
+from steps import environment, heading
 
 WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0)
 # The measures of each dimension that ask no model, and whether they should rise or fall with its weight.
@@ -312,7 +313,7 @@ def main() -> None:
     parser.add_argument("--weight", type=float, default=0.15, help="of the quality beside L1")
     parser.add_argument("--images", type=int, default=12, help="to measure on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=HERE / "results")
     measure_control(mdiqa_metric.create("mdiqa-lite"), parser.parse_args())
 
 
@@ -326,7 +327,7 @@ def measure_control(metric: MultiDimensional, options: argparse.Namespace) -> No
     kept = [mdiqa_metric.read_image(path)[0, :, :-1, :-1] for path in files]  # 481 x 321, made even
     protocol = {
         "metric": metric.set_weights(torch.ones(len(metric.dimension_names))).fingerprint(),
-        "programs": [hashlib.sha256((ROOT / "examples" / name).read_bytes()).hexdigest() for name in PROGRAMS],
+        "programs": [hashlib.sha256((HERE.parent / "examples" / name).read_bytes()).hexdigest() for name in PROGRAMS],
         "device": options.device,
         "seeds": options.seeds,
         "parameters": sum(weight.numel() for weight in example.Restorer().parameters()),

@@ -1,4 +1,4 @@
-"""What MDIQA scores of a 4K image whole, resized and by tiles: `python benchmarks/large.py DATA [--official FOLDER]`.
+"""What MDIQA scores of a 4K image whole, resized and by tiles: `python experiments/large.py DATA [--official FOLDER]`.
 
 DATA is a folder of photographs, which are brought to 3840 x 2160 by bicubic interpolation. Without the authors' files
 the parameters are the golden file's stand-ins: how far a resize moves their scores says how much of the image such a
@@ -15,10 +15,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from steps import RESULTS, ROOT, environment, heading
 from torch import Tensor
 
 from mdiqa_metric import MDIQA, create, read_image
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "benchmarks"))
+from steps import ROOT, environment, heading
 
 sys.path.insert(0, str(ROOT))
 SIZE = (2160, 3840)
@@ -57,7 +60,7 @@ def main() -> None:
     parser.add_argument("--official", type=Path, help="the folder of the authors' files")
     parser.add_argument("--count", type=int, default=3, help="how many photographs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
     facts = environment(torch.device(options.device))
     if options.official:
