@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/steer_restoration.py --out out
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 lint: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -e ".[lint]"

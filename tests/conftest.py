@@ -14,3 +14,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # several workers share the cores
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Has a row's tests run one after the other, on one worker, so that its network is built once and then dropped."""
+    from tests.rows import Row, group_of
+
+    groups: dict[str, int] = {}
+    places: dict[str, int] = {}
+    for item in items:
+        row = getattr(item, "callspec", None) and item.callspec.params.get("row")  # type: ignore[attr-defined]
+        if isinstance(row, Row):
+            item.add_marker(pytest.mark.xdist_group(group_of(row)))
+        mark = item.get_closest_marker("xdist_group")
+        places[item.nodeid] = groups.setdefault(mark.args[0], len(groups)) if mark else -1
+    items.sort(key=lambda item: places[item.nodeid])

@@ -36,19 +36,18 @@ def test_golden(row, path):
     largest = max(abs(case["score"]) for case in data["cases"])
     for case in data["cases"]:
         image, reference = _images(case, data["kind"])
-        image.requires_grad_("grad" in case)
         if "weight_ratio" in case["options"] or hasattr(metric, "set_weights"):
             metric.set_weights(case["options"].get("weight_ratio", [1.0] * len(metric.dimension_names)))
         score = metric(image, reference)
         if "dimensions" in case.get("extra", ()):
             _compare_dimensions(metric, image, case["extra"])
         torch.testing.assert_close(score.item(), case["score"], rtol=0, atol=TOLERANCE * largest)
-        if "grad" in case:
-            (gradient,) = torch.autograd.grad(score.sum(), image)
-            _compare_gradients(gradient, case["grad"])
-        if "score64" in case:
-            exact = metric.double()(image.detach().double(), None if reference is None else reference.double())
-            torch.testing.assert_close(exact.item(), case["score64"], rtol=0, atol=1e-6 * largest)
+        if "grad" in case or "score64" in case:
+            image, reference = image.double().requires_grad_(), None if reference is None else reference.double()
+            exact = metric.double()(image, reference)
+            torch.testing.assert_close(exact.item(), case.get("score64", exact.item()), rtol=0, atol=1e-6 * largest)
+            if "grad" in case:
+                _compare_gradients(torch.autograd.grad(exact.sum(), image)[0], case["grad"])
             metric.float()
 
 
@@ -70,6 +69,8 @@ def _images(case, kind):
 
 
 def _compare_gradients(gradient, expected):
+    """Ours in float64: in float32 two right implementations of a ReLU network differ by 2 % of the mean gradient at
+    single positions."""
     flat = gradient.flatten()
     scale = max(abs(value) for value in (*expected["first"], *expected["at"].values()))
     for index, value in (*enumerate(expected["first"]), *expected["at"].items()):

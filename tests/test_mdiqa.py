@@ -15,6 +15,9 @@ from mdiqa_metric.ops.shapley import shapley_values
 from tests.golden import golden
 from tests.rows import ROWS, content, filled, metric_of, pair_of, photograph
 
+# Beside its rows' tests, so that one worker alone holds the network.
+pytestmark = pytest.mark.xdist_group("mdiqa")
+
 FORMS = [row for row in ROWS if row.goldens == ("mdiqa",)]
 NAMES = TECHNICAL + AESTHETIC
 each_form = pytest.mark.parametrize("row", FORMS, ids=lambda row: row.name)
@@ -287,16 +290,19 @@ def test_slices_take_every_head_once_and_in_order():
         assert len(slices(heads)) == (len(heads) if heads == (0, 1, 4) else 1)
 
 
-def test_a_weight_that_changes_remakes_no_compiled_graph(mdiqa):
+def test_it_compiles_as_one_graph_that_no_weight_remakes(mdiqa):
     torch._dynamo.reset()
-    loss = Loss(DimensionMean(mdiqa))
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    loss = Loss(mdiqa)
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
     image = photograph(64, 64)
     compiled(image)
     with torch._dynamo.config.patch(error_on_recompile=True):
         for factor in (2.0, 3.0):
             mdiqa.set_weights(sharpness=factor)
             torch.testing.assert_close(compiled(image), loss(image), rtol=1e-4, atol=1e-5)
+    with pytest.raises(RuntimeError, match=r"in \[0, 1\]"):
+        compiled(image * 255)
+    torch._dynamo.reset()
 
 
 def test_copies_are_steered_apart(mdiqa, image):
