@@ -1,8 +1,9 @@
-"""CLIP's image towers, as open_clip has them."""
+"""CLIP's image and text towers, as open_clip has them."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -44,30 +45,86 @@ class ClipRN50(Backbone):
         x = visual.stem(self.normalize(image))
         x = visual.layer4(visual.layer3(visual.layer2(visual.layer1(x))))
         x = x.flatten(2).permute(2, 0, 1)
-        pool = visual.attnpool
-        x = torch.cat([x.mean(0, keepdim=True), x]) + pool.positional_embedding[:, None].to(x.dtype)
-        tokens, _ = F.multi_head_attention_forward(
-            x[1:],
-            x,
-            x,
-            x.shape[-1],
-            pool.num_heads,
-            None,
-            torch.cat([pool.q_proj.bias, pool.k_proj.bias, pool.v_proj.bias]),
-            None,
-            None,
-            False,
-            0.0,
-            pool.c_proj.weight,
-            pool.c_proj.bias,
-            training=False,
-            need_weights=False,
-            use_separate_proj_weight=True,
-            q_proj_weight=pool.q_proj.weight,
-            k_proj_weight=pool.k_proj.weight,
-            v_proj_weight=pool.v_proj.weight,
-        )
+        x = torch.cat([x.mean(0, keepdim=True), x])
+        x = x + visual.attnpool.positional_embedding[:, None].to(x.dtype)
+        tokens = _attention_pool(visual.attnpool, x[1:], x)
         return tokens.permute(1, 2, 0).unflatten(2, (7, 7))
+
+
+class CLIP(Backbone):
+    """CLIP, whose two towers send images and texts to unit vectors of one space.
+
+    From "Learning transferable visual models from natural language supervision" (Radford et al., ICML 2021), with
+    OpenAI's activation (QuickGELU). The networks are open_clip's; keys below `network` are OpenAI's. The tokenizer's
+    vocabulary comes with open_clip.
+
+    Args:
+        model: "RN50", which takes any size from 32 pixels up where `positions` is False, "ViT-B-32" or "ViT-B-16".
+        positions: whether "RN50" adds the positions of a 7 x 7 grid before it pools, which fixes images to 224 x 224;
+            CLIP-IQA leaves them out to score images at their own size.
+
+    Raises:
+        ValueError: an unknown model, or a vision transformer without positions.
+    """
+
+    def __init__(self, model: Literal["RN50", "ViT-B-32", "ViT-B-16"], positions: bool = True) -> None:
+        super().__init__(CLIP_MEAN, CLIP_STD)
+        if model not in ("RN50", "ViT-B-32", "ViT-B-16"):
+            raise ValueError(f'CLIP takes model "RN50", "ViT-B-32" or "ViT-B-16", got {model!r}.')
+        if not positions and model != "RN50":
+            raise ValueError(f'Only "RN50" pools without positions, got {model!r}: leave `positions` out.')
+        import open_clip
+
+        self.model, self.positions = model, positions
+        self.network: Any = open_clip.CLIP(**open_clip.get_model_config(f"{model}-quickgelu"))
+
+    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
+        """Unit vectors (N, D) of images (N, 3, H, W) in [0, 1], in at least float32."""
+        image = self.normalize(image)
+        if self.positions:
+            return _unit(self.network.encode_image(image))
+        visual = self.network.visual
+        x = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(image)))))
+        x = x.flatten(2).permute(2, 0, 1)
+        x = torch.cat([x.mean(0, keepdim=True), x])
+        return _unit(_attention_pool(visual.attnpool, x[:1], x)[0])
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors (P, D) of P texts, on the network's device, in at least float32."""
+        from open_clip import tokenize
+
+        tokens = tokenize(list(texts)).to(self.network.logit_scale.device)
+        return _unit(self.network.encode_text(tokens))
+
+
+def _attention_pool(pool: Any, query: Tensor, tokens: Tensor) -> Tensor:
+    """What query tokens (Q, N, C) find among all tokens (T, N, C) by CLIP's attention pooling: (Q, N, D)."""
+    found, _ = F.multi_head_attention_forward(
+        query,
+        tokens,
+        tokens,
+        tokens.shape[-1],
+        pool.num_heads,
+        None,
+        torch.cat([pool.q_proj.bias, pool.k_proj.bias, pool.v_proj.bias]),
+        None,
+        None,
+        False,
+        0.0,
+        pool.c_proj.weight,
+        pool.c_proj.bias,
+        training=False,
+        need_weights=False,
+        use_separate_proj_weight=True,
+        q_proj_weight=pool.q_proj.weight,
+        k_proj_weight=pool.k_proj.weight,
+        v_proj_weight=pool.v_proj.weight,
+    )
+    return found
+
+
+def _unit(features: Tensor) -> Tensor:
+    return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
 
 
 def _round_half(number: int) -> int:

@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ops.correlation import pearson
+
 
 def plcc_loss(scores: Tensor, opinions: Tensor) -> Tensor:
     """1 - Pearson's correlation of two (N,), a scalar in [0, 2]."""
-    x, y = scores - scores.mean(), opinions - opinions.mean()
-    return 1 - (x * y).sum() / (x.norm() * y.norm() + 1e-6)
+    return 1 - pearson(scores, opinions)
 
 
 def pairwise_ranking_loss(scores: Tensor, opinions: Tensor, margin: float = 0.05, softness: float = 0.05) -> Tensor:

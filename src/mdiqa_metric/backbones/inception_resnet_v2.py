@@ -1,0 +1,49 @@
+"""Inception-ResNet-v2 as timm has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .base import Backbone
+
+
+class InceptionResNetV2(Backbone):
+    """Inception-ResNet-v2 without its classifier.
+
+    From "Inception-v4, Inception-ResNet and the impact of residual connections on learning" (Szegedy et al., AAAI
+    2017). Images are normalized to [-1, 1]. Keys below `network` are timm's; batch normalization is in eval mode, with
+    the published statistics.
+    """
+
+    channels = (320, 320, 320, 320, 320, 320, 1536)
+
+    def __init__(self) -> None:
+        super().__init__((0.5,) * 3, (0.5,) * 3)
+        import timm
+
+        self.network: Any = timm.create_model("inception_resnet_v2", pretrained=False, num_classes=0, global_pool="")
+        self.to(memory_format=torch.channels_last)
+
+    def iter_features(self, image: Tensor) -> Iterator[Tensor]:
+        """Maps of images (N, 3, H, W) in [0, 1], each computed when it is asked for.
+
+        Six of 320 channels at about an eighth of the size, behind `mixed_5b` and each second block of 35 (as IQT
+        compares them), then the last, (N, 1536, H', W') at about a 32nd, before pooling.
+        """
+        network = self.network
+        x = self.normalize(image)
+        for name in ("conv2d_1a", "conv2d_2a", "conv2d_2b", "maxpool_3a", "conv2d_3b", "conv2d_4a", "maxpool_5a"):
+            x = network.get_submodule(name)(x)
+        x = network.mixed_5b(x)
+        yield x
+        for index, block in enumerate(network.repeat):
+            x = block(x)
+            if index % 2:
+                yield x
+        for name in ("mixed_6a", "repeat_1", "mixed_7a", "repeat_2", "block8", "conv2d_7b"):
+            x = network.get_submodule(name)(x)
+        yield x

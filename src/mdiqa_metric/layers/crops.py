@@ -1,0 +1,128 @@
+"""Crops at the places that published test procedures use, and the mean of a score over them.
+
+HyperIQA, TReS, AHIQ, MANIQA and IQT are scored on a grid of crops; CNNIQA and WaDIQaM on patches that tile the image.
+Places are plain numbers, so that an image and its reference are cut at the same ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .checkpointing import maybe_checkpoint
+
+Place = tuple[int, int]
+
+
+def grid_places(
+    height: int, width: int, size: int, count: int, generator: torch.Generator | None = None
+) -> list[Place]:
+    """Top-left corners of `count` square crops of an image: the first of an even grid, row by row.
+
+    The grid has ceil(sqrt(count)) rows and columns, `(side - size) // floor(sqrt(count))` pixels apart, as the field's
+    re-implementations of HyperIQA, TReS, AHIQ and IQT place them.
+
+    Args:
+        height, width: of the image.
+        size: side of the crops.
+        count: how many.
+        generator: draws places at random instead, as the authors' own programs do.
+
+    Raises:
+        ValueError: the image is smaller than a crop, or `count` is below 1.
+
+    Example:
+        >>> grid_places(256, 320, 224, 4)
+        [(0, 0), (0, 48), (16, 0), (16, 48)]
+    """
+    _check_size(height, width, size)
+    if count < 1:
+        raise ValueError(f"Crops are taken at 1 place or more, got {count}: ask for at least one.")
+    if generator is not None:
+        rows = torch.randint(height - size + 1, (count,), generator=generator).tolist()
+        columns = torch.randint(width - size + 1, (count,), generator=generator).tolist()
+        return list(zip(rows, columns, strict=True))
+    side, steps = math.ceil(math.sqrt(count)), math.isqrt(count)
+    down, right = (height - size) // steps, (width - size) // steps
+    return [(row * down, column * right) for row in range(side) for column in range(side)][:count]
+
+
+def tile_places(height: int, width: int, size: int, stride: int, reach_end: bool = False) -> list[Place]:
+    """Top-left corners of square crops every `stride` pixels, row by row.
+
+    Args:
+        height, width: of the image.
+        size: side of the crops.
+        stride: pixels between neighbors.
+        reach_end: adds crops that end at the last row and column where the stride does not.
+
+    Raises:
+        ValueError: the image is smaller than a crop, or `stride` is below 1.
+
+    Example:
+        >>> tile_places(64, 70, 32, 32)
+        [(0, 0), (0, 32), (32, 0), (32, 32)]
+        >>> tile_places(32, 70, 32, 32, reach_end=True)
+        [(0, 0), (0, 32), (0, 38)]
+    """
+    _check_size(height, width, size)
+    if stride < 1:
+        raise ValueError(f"Crops are taken every 1 pixel or more, got a stride of {stride}: use a larger one.")
+    sides = []
+    for length in (height, width):
+        starts = list(range(0, length - size + 1, stride))
+        if reach_end and starts[-1] != length - size:
+            starts.append(length - size)
+        sides.append(starts)
+    return [(top, left) for top in sides[0] for left in sides[1]]
+
+
+def crop(image: Tensor, places: Sequence[Place], size: int) -> Tensor:
+    """Square crops (N, K, C, size, size) of images (N, C, H, W) at K places.
+
+    Example:
+        >>> crop(torch.zeros(2, 3, 64, 64), [(0, 0), (32, 32)], 32).shape
+        torch.Size([2, 2, 3, 32, 32])
+    """
+    return torch.stack([image[..., top : top + size, left : left + size] for top, left in places], 1)
+
+
+def mean_over_crops(
+    score: Callable[..., Tensor],
+    images: Sequence[Tensor],
+    places: Sequence[Place],
+    size: int,
+    chunk: int = 16,
+    checkpointing: bool = False,
+) -> Tensor:
+    """The mean over crops of each image's scores, (N,) or (N, D).
+
+    Args:
+        score: takes crops (M, C, size, size) of each of the `images` and gives scores (M,) or (M, D).
+        images: an image, or an image and its reference, (N, C, H, W) each.
+        places: where crops are cut, the same in all `images`.
+        size: side of the crops.
+        chunk: how many places are scored at a time, which bounds memory where no gradient is needed.
+        checkpointing: keeps only the crops for backward and computes each chunk again there, which bounds it elsewhere.
+
+    Example:
+        >>> image = torch.arange(16.0).reshape(1, 1, 4, 4)
+        >>> mean_over_crops(lambda x: x.mean((1, 2, 3)), [image], tile_places(4, 4, 2, 2), 2)
+        tensor([7.5000])
+    """
+    count, totals = images[0].shape[0], []
+    for start in range(0, len(places), chunk):
+        some = places[start : start + chunk]
+        crops = [crop(image, some, size).flatten(0, 1) for image in images]
+        totals.append(maybe_checkpoint(checkpointing, score, *crops).unflatten(0, (count, len(some))).sum(1))
+    return torch.stack(totals).sum(0) / len(places)
+
+
+def _check_size(height: int, width: int, size: int) -> None:
+    if min(height, width) < size:
+        raise ValueError(
+            f"Crops of {size}x{size} pixels need an image as large, got {height}x{width}: enlarge it first."
+        )

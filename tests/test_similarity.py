@@ -1,0 +1,74 @@
+"""Similarity maps, gradient maps and correlation: right, exact where they should be, and finite everywhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import correlate
+from scipy.stats import pearsonr
+
+from mdiqa_metric.ops.correlation import pearson
+from mdiqa_metric.ops.gradients import gradient_magnitude, gradient_maps
+from mdiqa_metric.ops.similarity import similarity_map
+from tests.rows import photograph
+
+KERNELS = {
+    "prewitt": np.array([[1, 0, -1], [1, 0, -1], [1, 0, -1]]) / 3,
+    "scharr": np.array([[3, 0, -3], [10, 0, -10], [3, 0, -3]]) / 16,
+    "sobel": np.array([[1, 0, -1], [2, 0, -2], [1, 0, -1]]) / 4,
+}
+
+
+def test_similarity_is_the_formula_and_exactly_one_for_equal_values():
+    x, y = torch.rand(2, 2, 3, 8, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(similarity_map(x, y, 0.01), (2 * x * y + 0.01) / (x**2 + y**2 + 0.01))
+    equal = (1e4 * torch.rand(1000)).requires_grad_()
+    similarity = similarity_map(equal, equal.detach().clone(), 1e-6)
+    assert torch.equal(similarity, torch.ones(1000))
+    assert not torch.autograd.grad(similarity.sum(), equal)[0].any()
+    assert torch.autograd.gradcheck(lambda x, y: similarity_map(x, y, 0.01), (x.requires_grad_(), y.requires_grad_()))
+
+
+def test_half_precision_computes_in_float32():
+    x = photograph(16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert similarity_map(x.bfloat16(), x.flip(3).bfloat16(), 0.01).dtype == torch.float32
+        assert gradient_maps(x.bfloat16(), "scharr")[0].dtype == torch.float32
+        assert pearson(x.flatten(1).bfloat16(), x.flip(3).flatten(1).bfloat16()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("operator", KERNELS)
+def test_gradients_are_the_operators_correlation_framed_by_zeros(operator):
+    image = photograph(20, 27).double()
+    for ours, kernel in zip(gradient_maps(image, operator), (KERNELS[operator], KERNELS[operator].T), strict=True):
+        theirs = np.stack([correlate(plane, kernel, mode="constant") for plane in image[0].numpy()])
+        torch.testing.assert_close(ours[0], torch.from_numpy(theirs))
+
+
+@pytest.mark.parametrize("operator", KERNELS)
+def test_the_magnitude_is_exact_and_its_gradient_finite_on_flat_faint_and_textured_images(operator):
+    flat, faint, photo = torch.full((1, 1, 9, 9), 0.7), 0.5 + 1e-7 * torch.rand(1, 1, 9, 9), photograph(16, 18)
+    for image in (flat, faint, photo, 1e-25 * photo):
+        image = image.clone().requires_grad_()
+        horizontal, vertical = gradient_maps(image, operator)
+        magnitude = gradient_magnitude(image, operator)
+        torch.testing.assert_close(magnitude, torch.hypot(horizontal, vertical), rtol=1e-5, atol=1e-20)
+        (gradient,) = torch.autograd.grad(magnitude.sum(), image)
+        assert gradient.isfinite().all()
+        assert gradient.abs().max() < 9
+    inner = flat.clone().requires_grad_()
+    magnitude = gradient_magnitude(inner, operator)[..., 1:-1, 1:-1]
+    assert not magnitude.any()
+    assert not torch.autograd.grad(magnitude.sum(), inner)[0].any()
+
+
+def test_pearson_is_scipys_and_zero_for_a_constant():
+    x, y = torch.randn(2, 3, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = [pearsonr(a, b).statistic for a, b in zip(x, y, strict=True)]
+    torch.testing.assert_close(pearson(x, y), torch.tensor(expected), rtol=1e-6, atol=1e-7)
+    constant = torch.full((3, 50), 0.3, requires_grad=True)
+    found = pearson(constant, y.float())
+    torch.testing.assert_close(found, torch.zeros(3), rtol=0, atol=1e-2)
+    assert torch.autograd.grad(found.sum(), constant)[0].isfinite().all()
+    assert torch.autograd.gradcheck(pearson, (x.requires_grad_(), y.requires_grad_()))
