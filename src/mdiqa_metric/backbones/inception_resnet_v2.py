@@ -19,13 +19,15 @@ class InceptionResNetV2(Backbone):
     the published statistics.
     """
 
+    network: Any
+
     channels = (320, 320, 320, 320, 320, 320, 1536)
 
     def __init__(self) -> None:
         super().__init__((0.5,) * 3, (0.5,) * 3)
         import timm
 
-        self.network: Any = timm.create_model("inception_resnet_v2", pretrained=False, num_classes=0, global_pool="")
+        self.network = timm.create_model("inception_resnet_v2", pretrained=False, num_classes=0, global_pool="")
         self.to(memory_format=torch.channels_last)
 
     def iter_features(self, image: Tensor) -> Iterator[Tensor]:

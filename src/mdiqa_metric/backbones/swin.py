@@ -23,11 +23,13 @@ class Swin(Backbone):
         RuntimeError: timm has no such model.
     """
 
+    features: Any
+
     def __init__(self, model: str) -> None:
         super().__init__()
         import timm
 
-        self.features: Any = timm.create_model(model, pretrained=False, features_only=True, strict_img_size=False)
+        self.features = timm.create_model(model, pretrained=False, features_only=True, strict_img_size=False)
         self.channels = tuple(self.features.feature_info.channels())
 
     def iter_features(self, image: Tensor) -> Iterator[Tensor]:

@@ -26,6 +26,8 @@ class ViT(Backbone):
         RuntimeError, ValueError: timm has no such model, or it no such block.
     """
 
+    network: Any
+
     def __init__(
         self,
         model: str,
@@ -36,7 +38,7 @@ class ViT(Backbone):
         super().__init__(mean, std)
         import timm
 
-        self.network: Any = timm.create_model(model, pretrained=False, num_classes=0, dynamic_img_size=True)
+        self.network = timm.create_model(model, pretrained=False, num_classes=0, dynamic_img_size=True)
         depth = len(self.network.blocks)
         if not taps or max(taps) >= depth or min(taps) < 0:
             raise ValueError(f"{model} has the blocks 0 to {depth - 1}, got taps {tuple(taps)}: choose among these.")
