@@ -39,7 +39,9 @@ def test_aliases_lead_to_metrics():
 @each_metric
 def test_metric_row(name):
     row = METRICS[name]
-    assert row.keys() <= {"class", "options", "weights"}
+    assert {"class", "about"} <= row.keys() <= {"class", "about", "options", "weights"}
+    assert row["about"]
+    assert "|" not in row["about"], "it stands in a table"
     kind = metric_class(row["class"])
     assert issubclass(kind, Metric)
     inspect.signature(kind).bind(**row.get("options", {}))
