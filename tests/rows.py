@@ -77,6 +77,7 @@ ROWS = (
     Row("stlpips-alex", ("stlpips-alex",), amp_rtol=0.02),
     Row("stlpips-vgg", ("stlpips-vgg",), amp_rtol=0.02),
     Row("dists", ("dists", "dists-standin"), amp_rtol=0.02),
+    Row("milo", ("milo",), amp_rtol=0.02),
     Row("topiq-nr", ("topiq-nr",), amp_rtol=0.02, same_class=("topiq-nr-spaq",)),
     Row("topiq-nr-flive", ("topiq-nr-flive",), amp_rtol=0.02, near_zero=0.015, overrides=(("side", 96),)),
     Row("topiq-fr", ("topiq-fr",), amp_rtol=0.02, needs_trained_weights=True, same_class=("topiq-fr-pipal",)),
@@ -88,6 +89,11 @@ ROWS = (
     Row("mdiqa-mean", ("mdiqa",), amp_rtol=0.02, wrapper="DimensionMean"),
     Row("mdiqa-distance", ("mdiqa",), amp_rtol=0.02, detached="model.instance_weights", wrapper="DimensionDistance"),
 )
+
+
+def encodes(row: Row) -> bool:
+    """Whether the metric compares a backbone's maps, so that its reference can be encoded."""
+    return class_of(row).features is not mdiqa_metric.Metric.features
 
 
 def first_of_each_class(rows: Iterable[Row]) -> list[Row]:
