@@ -10,7 +10,6 @@ import logging
 import multiprocessing
 import os
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,13 +142,6 @@ def _point_torchvision_at(url):
     from torchvision.models import get_weight
 
     get_weight(TAG).value.url = url
-
-
-def create_without_a_name_server(row):
-    import socket
-
-    socket.getaddrinfo = lambda *args, **kwargs: threading.Event().wait()
-    return create(row)
 
 
 def create_each(rows):
@@ -306,9 +298,7 @@ def test_a_silent_server_is_given_up(hub, home):
     row = publish(hub)
     hub.faults = [Fault(method="HEAD", stall=30)]
     silent = home.run(create, row, HF_HUB_ETAG_TIMEOUT="1")
-    assert "no answer within 1 s" in silent.value or "timed out" in silent.value
-    nameless = home.run(create_without_a_name_server, row, HF_HUB_ETAG_TIMEOUT="1")
-    assert "no answer within 1 s" in nameless.value
+    assert "timed out" in silent.value
 
 
 def test_a_cache_that_cannot_be_written_is_an_error_that_says_so(hub, home):

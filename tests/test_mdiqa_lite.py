@@ -75,13 +75,6 @@ def test_an_explanation_adds_up(lite):
     lite.set_weights([1.0] * 5)
 
 
-def test_both_kinds_of_score_come_of_one_pass(lite):
-    image = photograph(96, 128)
-    overall, dimensions = lite.score_both(image)
-    torch.testing.assert_close(overall, lite(image))
-    torch.testing.assert_close(dimensions, lite.dimensions(image))
-
-
 def test_the_map_of_sharpness_shows_where_a_image_is_soft(lite):
     image = data.astronaut()[:256, 128:384]
     sharp = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255

@@ -104,7 +104,7 @@ def _fetch(key: str, row: Row) -> Path:
     _log.info("Fetching %s from %s", _describe(key, row), url)
     path = _PLACES[row["where"]](row)
     try:
-        download.ask(row)
+        download.check_reachable(row)
         if path and path.is_file() and _damage(key, row, path):  # another process may have mended it by now
             _discard(path)
         return download.download(row, path)

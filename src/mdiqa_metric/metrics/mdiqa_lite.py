@@ -123,11 +123,6 @@ class MDIQALite(MultiDimensional, HubMixin):
         """Scores (N,)."""
         return self._explain(image, self.active).overall
 
-    def score_both(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (N,) and those of all dimensions (N, 5) of checked images, by one pass of the backbone."""
-        found = self._explain(image, self.every_dimension)
-        return found.overall, found.scores
-
     def dimension_scores(self, image: Tensor, wanted: Indices) -> Tensor:
         """Scores (N, K)."""
         return self._rate_tokens(self.dimension_features(image, wanted), wanted)[0]
