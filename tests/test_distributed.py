@@ -9,9 +9,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mdiqa_metric import Loss
-from tests.rows import ROWS, Row, first_of_each_class, metric_of, pair_of
+from tests.rows import Row, metric_of, pair_of, row_of
 
-TRAINABLE = first_of_each_class(row for row in ROWS if row.trainable)
+# `Frozen` and `Loss` hide a metric from DDP, whatever the metric is: one of each kind stands for all.
+TRAINABLE = [row_of(name) for name in ("psnr", "ssim-y-full", "stlpips-alex", "mdiqa-lite", "mdiqa-lite-distance")]
 
 
 class Restorer(nn.Module):
