@@ -25,7 +25,8 @@ from mdiqa_metric.data.tables import read_table, split_by_content
 from mdiqa_metric.evaluation import evaluate
 from mdiqa_metric.evaluation.trained_images import describe
 from mdiqa_metric.registry import manifest
-from mdiqa_metric.train.mdiqa_lite import FRACTIONS, Recipe
+from mdiqa_metric.train.mdiqa_lite import Recipe
+from mdiqa_metric.train.mdiqa_lite_data import FRACTIONS
 
 # Name here, and what is to be known of it.
 SETS = {

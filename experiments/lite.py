@@ -22,7 +22,8 @@ import mdiqa_metric
 from mdiqa_metric import DimensionMean, Loss, MDIQALite, read_image
 from mdiqa_metric.data.pairing import list_images
 from mdiqa_metric.train.distortions import defocus, display_noise, photon_noise
-from mdiqa_metric.train.mdiqa_lite import ladders, middle
+from mdiqa_metric.train.mdiqa_lite_data import center_crop
+from mdiqa_metric.train.mdiqa_lite_validation import measure_ladders
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "benchmarks"))
@@ -156,10 +157,10 @@ def main() -> None:
     found: dict[str, Any] = {"speed": speed(lite, options.rounds, device)}
     print(found["speed"], flush=True)
     files = list_images([str(options.data / "bsds500")])[:: max(1, 200 // options.count)][: options.count]
-    clean = [middle(read_image(path)[0], 288) for path in files]
-    found["ladders"], found["cross-talk"] = ladders(lite.cpu(), clean)
+    clean = [center_crop(read_image(path)[0], 288) for path in files]
+    found["ladders"], found["cross-talk"] = measure_ladders(lite.cpu(), clean)
     print(found["ladders"], flush=True)
-    smaller = [middle(image, 160).to(device) for image in clean[: options.attacked]]
+    smaller = [center_crop(image, 160).to(device) for image in clean[: options.attacked]]
     found["steps"] = options.steps
     found["adversary"] = adversary(lite.to(device), smaller, options.steps)
     (options.out / "lite.json").write_text(json.dumps({"environment": facts, **found}, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""What MDIQA-lite learns from: changes of known strength, losses, and the program that trains it."""
+"""How MDIQA-lite is trained: distortions of known strength, losses, and the program."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ from mdiqa_metric.checkpoints.states import read_state
 from mdiqa_metric.cli import app
 from mdiqa_metric.train import distortions
 from mdiqa_metric.train.losses import pairwise_ranking_loss, plcc_loss, soft_hinge
-from mdiqa_metric.train.mdiqa_lite import Images, Rated, Recipe, fit_remainder, load_images, train, validate
+from mdiqa_metric.train.mdiqa_lite import Recipe, fit_remainder, train
+from mdiqa_metric.train.mdiqa_lite_data import Images, Rated, load_images
+from mdiqa_metric.train.mdiqa_lite_validation import validate
 from tests.rows import photograph
 
-EACH = [pytest.param(change, id=change.name) for some in distortions.DISTORTIONS.values() for change in some]
+EACH = [pytest.param(each, id=each.name) for some in distortions.DISTORTIONS.values() for each in some]
 
 
-@pytest.mark.parametrize("change", EACH)
-def test_a_change_is_nothing_at_strength_0_and_grows(change):
+@pytest.mark.parametrize("distortion", EACH)
+def test_a_distortion_is_nothing_at_strength_0_and_grows(distortion):
     image = photograph(96, 128)[0] * 0.8 + 0.1
-    steps = [change.apply(image, strength, Random(3)) for strength in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    steps = [distortion.apply(image, strength, Random(3)) for strength in (0.0, 0.25, 0.5, 0.75, 1.0)]
     apart = [(step - image).square().mean().sqrt().item() for step in steps]
     assert apart[0] < 0.01
     assert apart == sorted(apart)
@@ -38,17 +40,17 @@ def test_a_change_is_nothing_at_strength_0_and_grows(change):
         assert step.shape == image.shape
         assert step.min() >= 0
         assert step.max() <= 1
-    assert torch.equal(steps[2], change.apply(image, 0.5, Random(3)))
-    assert 0 < change.severity <= 1
+    assert torch.equal(steps[2], distortion.apply(image, 0.5, Random(3)))
+    assert 0 < distortion.severity <= 1
 
 
 def test_exposure_is_in_stops_of_linear_light():
     image = torch.linspace(0.05, 0.6, 12).expand(3, 4, 12).clone()
     darker = distortions.expose(-3.2)(image, 1.0, Random(0))
     torch.testing.assert_close(
-        distortions.to_light(darker), distortions.to_light(image) * 2**-3.2, rtol=1e-4, atol=1e-6
+        distortions.to_linear(darker), distortions.to_linear(image) * 2**-3.2, rtol=1e-4, atol=1e-6
     )
-    torch.testing.assert_close(distortions.to_display(distortions.to_light(image)), image, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(distortions.to_srgb(distortions.to_linear(image)), image, rtol=1e-4, atol=1e-5)
 
 
 def test_noise_has_the_level_that_its_strength_says():
@@ -57,7 +59,7 @@ def test_noise_has_the_level_that_its_strength_says():
         noise = distortions.display_noise(gray, strength, Random(1)) - gray
         assert noise.std().item() == pytest.approx(level, rel=0.02)
     light = torch.tensor([0.05, 0.6]).repeat_interleave(100).expand(3, 200, 200)
-    noisy = distortions.to_light(distortions.photon_noise(distortions.to_display(light), 0.4, Random(1)))
+    noisy = distortions.to_linear(distortions.photon_noise(distortions.to_srgb(light), 0.4, Random(1)))
     dark, bright = (noisy - light).split(100, dim=2)
     expected = math.sqrt((1.2 * 0.6 + 0.35**2) / (1.2 * 0.05 + 0.35**2))  # Poisson's grows with the root of the light
     assert (bright.std() / dark.std()).item() == pytest.approx(expected, rel=0.05)
@@ -70,14 +72,14 @@ def test_blurs_keep_the_light_and_saturation_the_gray():
     point = torch.zeros(3, 65, 65)
     point[:, 32, 32] = 1
     for make in (distortions.motion_blur, distortions.defocus):
-        spread = distortions.to_light(make(point, 0.6, Random(2)))
+        spread = distortions.to_linear(make(point, 0.6, Random(2)))
         assert spread[0].sum().item() == pytest.approx(1, rel=0.02)
     dull = distortions.scale_saturation(0.0)(image, 1.0, Random(0))
     torch.testing.assert_close(distortions.luma(dull), distortions.luma(image), rtol=0, atol=1e-5)
     assert (dull.amax(0) - dull.amin(0)).max() < 1e-5
 
 
-def test_a_denoiser_smooths_flat_parts_and_tells_what_it_left_of_the_noise():
+def test_a_denoiser_smooths_flat_parts_and_shows_what_it_left_of_the_noise():
     clean = torch.full((3, 64, 64), 0.5)
     clean[:, :, 32:] = 0.3 + 0.4 * (torch.arange(32) % 2)  # stripes
     noise = 0.03 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
@@ -132,22 +134,22 @@ def data(tmp_path):
     return tmp_path
 
 
-def test_no_scene_is_learnt_from_and_kept_out(data):
-    learnt, kept = load_images(data / "data", data / "work", 0)
-    assert len(learnt.photographs) + len(kept.photographs) == 12
-    assert len(learnt.distorted) == 9
-    assert len(kept.distorted) == 3
-    assert len(learnt.clean) == 4  # three references and an image of Kodak's
-    assert len(kept.clean) == 1
-    assert max(image.mos for image in (*learnt.photographs, *kept.photographs)) == pytest.approx(0.86)
+def test_no_scene_is_both_trained_on_and_held_out(data):
+    train_images, held_out = load_images(data / "data", data / "work", 0)
+    assert len(train_images.photographs) + len(held_out.photographs) == 12
+    assert len(train_images.distorted) == 9
+    assert len(held_out.distorted) == 3
+    assert len(train_images.clean) == 4  # three references and an image of Kodak's
+    assert len(held_out.clean) == 1
+    assert max(image.mos for image in (*train_images.photographs, *held_out.photographs)) == pytest.approx(0.86)
 
 
 def test_the_same_seed_trains_the_same_weights(data):
     out = data / "lite.safetensors"
-    asked = ["train", "mdiqa-lite", "--data", str(data / "data"), "--work", str(data / "work"), "--steps", "4"]
+    arguments = ["train", "mdiqa-lite", "--data", str(data / "data"), "--work", str(data / "work"), "--steps", "4"]
     states = []
     for _ in range(2):
-        done = CliRunner().invoke(app, [*asked, "--seed", "5", "--out", str(out)])
+        done = CliRunner().invoke(app, [*arguments, "--seed", "5", "--out", str(out)])
         assert done.exit_code == 0, done.output
         states.append(read_state(out))
     assert {value.dtype for value in states[0].values()} == {torch.float16}
@@ -160,27 +162,27 @@ def test_the_same_seed_trains_the_same_weights(data):
         == re.search("weights sha256:[0-9a-f]+", mdiqa_metric.create("mdiqa-lite", weights=out).fingerprint())[0]
     )
     assert hashes[0] == "trained on"
-    assert hashes[-1] == "chosen on"  # one seed is not chosen among several
+    assert hashes[-1] == "chosen on"  # a single seed is not selected
     assert figures["runs"][0]["recipe"]["steps"] == 4
     assert figures["runs"][0]["distorted"]["n"] == 3
     metric = MDIQALite()
     metric.load_state_dict(states[0])
 
 
-def test_a_device_that_is_not_here_is_told_before_anything_is_read(tmp_path):
-    asked = ["train", "mdiqa-lite", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "lite.safetensors")]
-    done = CliRunner().invoke(app, [*asked, "--device", "abacus"])
+def test_an_unavailable_device_is_refused_before_anything_is_read(tmp_path):
+    arguments = ["train", "mdiqa-lite", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "lite.safetensors")]
+    done = CliRunner().invoke(app, [*arguments, "--device", "abacus"])
     assert done.exit_code == 2
     assert "The device abacus cannot be used here: this machine has cpu" in done.stderr
 
 
-def test_every_teacher_takes_part(data):
-    recipe = Recipe(steps=4, overall_steps=4, photographs=3, distorted=3, changed=1, homeward=1)
-    told = []
-    metric, figures = train(data / "data", data / "work", recipe, told.append)
-    assert [(facts["stage"], facts["step"]) for facts in told] == [("dimensions", 4), ("overall score", 4)]
+def test_every_loss_takes_part(data):
+    recipe = Recipe(steps=4, overall_steps=4, photographs=3, distorted=3, triplets=1, aligned=1)
+    reports = []
+    metric, figures = train(data / "data", data / "work", recipe, reports.append)
+    assert [(facts["stage"], facts["step"]) for facts in reports] == [("dimensions", 4), ("overall score", 4)]
     assert not metric.training
-    assert figures["recipe"]["homeward"] == 1
+    assert figures["recipe"]["aligned"] == 1
     assert all(weight.isfinite().all() for weight in metric.parameters())
 
 
@@ -209,7 +211,7 @@ def test_validation_measures_order_and_cross_talk():
     figures = validate(Known().unfreeze().freeze(), Images(images, images, [images[0].pixels]))
     assert figures["ladders"]["sharpness"]["Gaussian blur"] == pytest.approx(1)
     assert figures["ladders"]["sharpness"]["halos"] < 0  # more detail, to this metric
-    assert figures["ladders"]["brightness"]["under-exposure"] == 0  # it says nothing of it
+    assert figures["ladders"]["brightness"]["under-exposure"] == 0  # it does not respond
     assert figures["cross_talk"]["sharpness"]["sharpness"] > 0.01
     assert figures["cross_talk"]["sharpness"]["brightness"] == 0
     assert figures["photographs"]["n"] == 12

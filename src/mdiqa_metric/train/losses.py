@@ -1,4 +1,4 @@
-"""Losses that metrics learn with."""
+"""Training losses for scores and opinions."""
 
 from __future__ import annotations
 
@@ -10,17 +10,26 @@ from ..ops.correlation import pearson
 
 
 def plcc_loss(scores: Tensor, opinions: Tensor) -> Tensor:
-    """1 - Pearson's correlation of two (N,), a scalar in [0, 2]."""
+    """`1 - PLCC(scores, opinions)` of two (N,), a scalar in [0, 2]."""
     return 1 - pearson(scores, opinions)
 
 
 def pairwise_ranking_loss(scores: Tensor, opinions: Tensor, margin: float = 0.05, softness: float = 0.05) -> Tensor:
-    """How far pairs whose opinions differ by `margin` are from scores that differ by as much; (N,) each, a scalar."""
-    wanted = (opinions[:, None] - opinions > margin).to(scores.dtype)
-    apart = scores[:, None] - scores
-    return (wanted * soft_hinge(apart, margin, softness)).sum() / wanted.sum().clamp_min(1)
+    """The mean soft hinge of `scores[i] - scores[j]` to `margin` over pairs with `opinions[i] - opinions[j] > margin`.
+
+    Args:
+        scores, opinions: (N,) each.
+        margin: the least difference in opinion that ranks a pair, and the difference in score it should have.
+        softness: see `soft_hinge`.
+
+    Returns:
+        A scalar of at least 0; 0 where no pair is ranked.
+    """
+    ranked = (opinions[:, None] - opinions > margin).to(scores.dtype)
+    differences = scores[:, None] - scores
+    return (ranked * soft_hinge(differences, margin, softness)).sum() / ranked.sum().clamp_min(1)
 
 
 def soft_hinge(value: Tensor, least: Tensor | float, softness: float = 0.05) -> Tensor:
-    """A soft hinge: about least - value where that is positive, towards 0 where it is not."""
+    """`softness * softplus((least - value) / softness)`: close to `least - value` below `least`, to 0 above it."""
     return softness * F.softplus((torch.as_tensor(least) - value) / softness)
