@@ -1,4 +1,4 @@
-"""Which images a metric's weights were trained on, told by perceptual hashes that lie beside the weights.
+"""Which images a metric's weights were trained on, recognized by perceptual hashes that are stored with the weights.
 
 A hash says at which places of a coarse grid an image gets brighter to the right and downwards. It hardly changes when
 the image is saved as JPEG, rounded, resized, blurred or noisy; a crop has another. No image can be made from one.

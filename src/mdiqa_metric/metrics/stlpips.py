@@ -84,7 +84,7 @@ class STLPIPS(Metric):
 
 
 class BlurredConv(FrozenConv2d):
-    """A convolution and the blur pooling behind it, as one of stride 2: a third of the work, and no map of full size.
+    """A convolution followed by blur pooling, as one convolution of stride 2: a third of the work and no full-size map.
 
     Inside its borders that is one convolution, with the blurred kernel. The first value repeats the second, since what
     is reflected at a border is what lies behind it; the last is worked out apart, from a strip of the input.
