@@ -86,7 +86,7 @@ def expected(metric: str, index: int) -> float:
     return mdiqa_metric.create(metric)(read_image(f"out/{index}.bmp"), read_image(f"in/{index}.png")).item()
 
 
-def test_a_pipe_gets_a_line_a_image(photos: Path) -> None:
+def test_a_pipe_gets_one_line_per_image(photos: Path) -> None:
     process = start("score", "out", "--reference", "in", "--metric", "psnr", "--metric", "psnr-y", stdout=-1, stderr=-1)
     output, errors = (text.decode() for text in process.communicate(timeout=120))
     assert process.returncode == 0, errors

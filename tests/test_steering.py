@@ -1,4 +1,4 @@
-"""The example that steers a restoration network, with an untrained judge, and what its benchmark counts."""
+"""The example that steers a restoration network, with an untrained metric, and what its benchmark counts."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ NEAR, FAINT, LEAST = 0.04, 0.25 / 255, 1 / 255
 # What the attributes count in the opinion on a photograph: least squares on the training split of SPAQ (Fang et al.,
 # "Perceptual quality assessment of smartphone photography", CVPR 2020).
 SPAQ = (0.153, 0.067, 0.123, 0.068, 0.614)
-# How much the dimensions' mean counts in the overall score, of 1, in logits. Having learnt from changes of one image,
-# they tell two apart less well: at 1 overall scores agreed less with opinions on scenes that were kept out.
+# Weight of the dimensions' mean in the overall score, in logits. The dimensions were trained on distortions of one image
+# and compare different images less well: at 1 the overall score agreed less with opinions on held-out scenes.
 DIMENSION_LOGIT_WEIGHT = 0.25
 
 
@@ -58,7 +58,7 @@ class Explanation(NamedTuple):
 
 
 class Standardized(nn.Module):
-    """Features (N, C) less their mean and over their scale, both of the images that were learnt from."""
+    """Features (N, C) standardized by the mean and scale of the training images."""
 
     mean: Tensor
     scale: Tensor

@@ -149,7 +149,7 @@ class TOPIQFR(Metric):
 
 @full_precision
 def _distance(x: Tensor, y: Tensor) -> Tensor:
-    """|x - y|, rounded off at 0 so that its slope there is 0."""
+    """|x - y|, smoothed at 0 so that its gradient there is 0."""
     return ((x - y).square() + 1e-12).sqrt()
 
 

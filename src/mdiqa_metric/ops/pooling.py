@@ -124,8 +124,8 @@ class _ReducedPool(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):
             for (rows, shift), part in zip(_blocks(x, weight, bias), gradient.split(_height(x), 1), strict=True):
                 map_ = F.conv2d(x, rows.to(x.dtype), shift.to(x.dtype))
-                slope = torch.ops.aten.gelu_backward(_spread_mean(part.to(x.dtype), map_), map_)
-                total = total + F.conv_transpose2d(slope, rows.to(x.dtype))
+                local = torch.ops.aten.gelu_backward(_spread_mean(part.to(x.dtype), map_), map_)
+                total = total + F.conv_transpose2d(local, rows.to(x.dtype))
         return total, None, None, None
 
 

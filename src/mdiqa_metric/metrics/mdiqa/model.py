@@ -103,7 +103,7 @@ class MDIQA(MultiDimensional, HubMixin):
         return self.fusion.overall(self._weight_scores(image, self._values(query, self.active) + local, self.active))
 
     def dimension_scores(self, image: Tensor, wanted: Indices) -> Tensor:
-        """Scores (N, K): what the heads have learnt from opinions on each dimension, before CLIP's tokens join."""
+        """Scores (N, K): what the heads predict for each dimension, before CLIP's tokens join."""
         return self._values(self._query(image, wanted), wanted)
 
     def dimension_features(self, image: Tensor, wanted: Indices) -> Tensor:
