@@ -31,8 +31,8 @@ NEAR, FAINT, LEAST = 0.04, 0.25 / 255, 1 / 255
 # What the attributes count in the opinion on a photograph: least squares on the training split of SPAQ (Fang et al.,
 # "Perceptual quality assessment of smartphone photography", CVPR 2020).
 SPAQ = (0.153, 0.067, 0.123, 0.068, 0.614)
-# Weight of the dimensions' mean in the overall score, in logits. The dimensions were trained on distortions of one image
-# and compare different images less well: at 1 the overall score agreed less with opinions on held-out scenes.
+# Weight of the dimensions' mean in the overall score, in logits. The dimensions were trained on distortions of one
+# image and compare different images less well: at 1 the overall score agreed less with opinions on held-out scenes.
 DIMENSION_LOGIT_WEIGHT = 0.25
 
 
