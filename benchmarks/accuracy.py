@@ -1,4 +1,4 @@
-"""How far our metrics agree with people on the images at hand: `python benchmarks/accuracy.py DATA [--work FOLDER]`.
+"""How far our metrics agree with human opinions: `python benchmarks/accuracy.py DATA [--work FOLDER]`.
 
 DATA is a folder with clive/table.csv and rebuild.py, which makes a part of LIVE and of TID2013 in the work folder.
 Every metric runs that needs no download: those without weights and those with embedded ones. It writes
@@ -28,19 +28,19 @@ from mdiqa_metric.registry import manifest
 from mdiqa_metric.train.mdiqa_lite import Recipe
 from mdiqa_metric.train.mdiqa_lite_data import FRACTIONS
 
-# Name here, and what is to be known of it.
+# The name of each set and what to know about it.
 SETS = {
-    "LIVE, rebuilt": "465 images: JPEG, Gaussian blur and white noise of release 2 (60 % of it); mdiqa-lite learnt "
-    "from four fifths of them",
+    "LIVE, rebuilt": "465 images: JPEG, Gaussian blur and white noise of release 2 (60 % of it); mdiqa-lite was "
+    "trained on four fifths of them",
     "TID2013, rebuilt": "300 images: blur, JPEG, mean shift, contrast change and noise of 12 scenes (a tenth of it), "
-    "which are cut out of Kodak's; mdiqa-lite learnt from nine of these images in whole",
-    "CLIVE, kept out": "186 photographs, a fifth of the shared part, from which mdiqa-lite did not learn",
+    "which are crops of Kodak's images; mdiqa-lite was trained on nine of these, uncropped",
+    "CLIVE, held out": "186 photographs, a fifth of the shared subset, on which mdiqa-lite was not trained",
 }
 COLUMNS = {"SRCC": "srcc", "PLCC": "plcc", "PLCC after logistic 4": "plcc_logistic4", "KRCC": "krcc"}
 
 
 def images_of(name: str, data: Path, work: Path) -> QualityDataset:
-    """The rated images of a set; of CLIVE those that MDIQA-lite's training keeps out."""
+    """The rated images of a set; of CLIVE only those that MDIQA-lite's training holds out."""
     if name.startswith("CLIVE"):
         table = split_by_content(read_table(data / "clive" / "table.csv"), FRACTIONS, Recipe().split_seed)
         return QualityDataset(table, "val", root=data / "clive")
@@ -48,7 +48,7 @@ def images_of(name: str, data: Path, work: Path) -> QualityDataset:
 
 
 def runnable(full_reference: bool) -> Iterator[str]:
-    """Metrics that need no file from elsewhere."""
+    """Metrics whose weights, if any, are embedded."""
     tables = manifest()
     for name in mdiqa_metric.list_metrics(full_reference):
         places = {tables["files"][key]["where"] for key in tables["metrics"][name].get("weights", {}).values()}
@@ -80,9 +80,6 @@ def main() -> None:
                 )
     if int(os.environ.get("RANK", 0)):
         return
-    for results in found.values():
-        results.pop("images")  # images' own scores are in the work folder
-        results["dataset"] = {key: results["dataset"][key] for key in ("images", "split", "sha256")}
     (options.out / "accuracy.md").write_text(report(facts, found))
 
 
@@ -95,10 +92,10 @@ def report_progress(name: str) -> Any:
 
 
 def report(facts: dict[str, Any], found: dict[str, Any]) -> str:
-    lines = heading("Agreement with people", facts, "Metrics that need no download, on every image at hand.")
+    lines = heading("Agreement with human opinions", facts, "All metrics that need no download.")
     lines += [
-        "Scores are turned so that higher is better, so 1 is perfect and negative is worse than none. In brackets 95 %",
-        "intervals, by the percentile bootstrap over images, 1000 resamples. `mdiqa-metric evaluate` gives the same.",
+        "Signs are set so that higher is better: 1 is perfect, and negative is worse than no metric. In brackets,",
+        "95 % percentile bootstrap intervals over images, 1000 resamples. `mdiqa-metric evaluate` gives the same.",
     ]
     for name, results in found.items():
         lines += [
@@ -127,7 +124,7 @@ def report(facts: dict[str, Any], found: dict[str, Any]) -> str:
 
 
 def _indistinguishable(comparisons: list[dict[str, Any]], order: list[str]) -> list[str]:
-    """Which metrics the first two cannot be told from."""
+    """The metrics from which the first two cannot be distinguished."""
     lines = [""]
     for metric in order[:2]:
         same = [
@@ -136,8 +133,8 @@ def _indistinguishable(comparisons: list[dict[str, Any]], order: list[str]) -> l
             for one, other in ((row["a"], row["b"]), (row["b"], row["a"]))
             if one == metric and row["srcc_difference_p"] is not None and row["srcc_difference_p"] > 0.05
         ]
-        said = f"cannot be told from {', '.join(same)}" if same else "can be told from every other"
-        lines.append(f"By the paired bootstrap at 5 %, uncorrected, {metric} {said}.")
+        verdict = f"does not differ from {', '.join(same)}" if same else "differs from every other metric"
+        lines.append(f"By the paired bootstrap at 5 %, uncorrected, {metric} {verdict}.")
     return lines if comparisons else []
 
 

@@ -1,15 +1,15 @@
 """Peak memory of a loss step, forward and backward to the image, beside the PyPI peers: `python benchmarks/memory.py`.
 
-What is measured, on a CPU: the resident memory that a step adds, at its highest, to a process that already holds the
-imports, the network and the images, and has run one small step (threads, code made at run time). Each contender has a
-fresh process, forked from one that has only imported. The kernel keeps the highest resident size (VmHWM), and its mark
-is lowered before the step (/proc/self/clear_refs), so every byte that is touched counts, oneDNN's scratch memory too,
-which a count of tensors would miss. glibc blurs that: its threshold for memory that goes straight back to the system
-creeps up to 32 MiB, and freed tensors then stay in arenas. MALLOC_MMAP_THRESHOLD_ pins it at 64 KiB, so that a tensor
-is resident while it lives and no longer, and MALLOC_ARENA_MAX leaves one arena for the rest. So measured, repeats
-differ by 0.2 MiB, and torch.profiler's count of allocations lies within 2% below.
+On a CPU this is the peak resident memory that a step adds to a process that already holds the imports, the network and
+the images, and has run one small step (threads, code generated at run time). Each contender has a fresh process, forked
+from one that has only imported. The kernel keeps the highest resident size (VmHWM), which is reset before the step
+(/proc/self/clear_refs), so every byte that is touched counts, including oneDNN's scratch memory, which a count of
+tensors would miss. glibc would disturb this: its threshold for memory that is returned to the system at once grows up
+to 32 MiB, and freed tensors then stay in arenas. MALLOC_MMAP_THRESHOLD_ fixes it at 64 KiB, so that a tensor is
+resident only while it lives, and MALLOC_ARENA_MAX leaves one arena for the rest. Repeated measurements differ by
+0.2 MiB, and torch.profiler's count of allocations is at most 2% lower.
 
-An encoded reference is charged to us: its features are made after the base line is read and stay throughout the step.
+An encoded reference counts as ours: its features are made after the base line is read and live throughout the step.
 
 On CUDA: `torch.cuda.max_memory_allocated` above what was allocated before the step.
 """
@@ -37,7 +37,7 @@ import mdiqa_metric  # noqa: E402
 
 OURS = "ours"
 ENCODED = "ours encoded"
-WARM_SIZE = 176  # the least that MS-SSIM takes is 161
+WARM_SIZE = 176  # MS-SSIM needs at least 161
 MIB = 2**20
 
 
@@ -47,7 +47,7 @@ def main() -> int:
     if device.type == "cpu" and not Path("/proc/self/clear_refs").exists():
         raise SystemExit("Memory on a CPU is measured through Linux's /proc: run this on Linux, or with --device cuda.")
     processes = multiprocessing.get_context("forkserver")
-    # What is slow to import; not pyiqa, which must meet `stand_in_weights` first.
+    # Whatever is slow to import, except pyiqa, which must be imported under `stand_in_weights`.
     processes.set_forkserver_preload(["peers", "steps", "torchvision", "torchmetrics.functional.image", "piq", "piqa"])
     facts = environment(device) | {"glibc": GLIBC}
     sizes = [(256, 1)] if options.quick else list(itertools.product((256, 512), (1, 8)))
@@ -90,7 +90,7 @@ def arguments() -> argparse.Namespace:
 
 
 def contenders(comparison: Comparison, mode: Mode) -> list[str]:
-    """Who runs in a mode: all in the first; beside it ours and the lead peer."""
+    """Who runs in a mode: all in the first mode, ours and the first peer in the others."""
     own = [OURS, ENCODED] if comparison.encodes else [OURS]
     peers = list(comparison.rivals)
     return own + (peers if mode is MODES["cpu"][0] or mode is MODES["cuda"][0] else peers[:1])
@@ -104,7 +104,7 @@ def takes_part(comparison: Comparison, who: str, case: tuple[int, int], device: 
 def peak_of(
     label: str, who: str, mode: Mode, sizes: list[tuple[int, int]], device: torch.device, threads: int
 ) -> dict[tuple[int, int], tuple[int, float]] | str:
-    """In the child: (bytes above the base line, loss) by case, or why there are none."""
+    """In the child: (bytes above the base line, loss) by case, or the reason for their absence."""
     torch.set_num_threads(threads)
     comparison = next(comparison for comparison in COMPARISONS if comparison.label == label)
     try:
@@ -122,7 +122,7 @@ def one_peak(
 ) -> tuple[int, float]:
     image, reference = images(batch, size, device)
     step = Step(loss, image, reference, mode)
-    if device.type == "cuda":  # the compiler's trials are no part of a step
+    if device.type == "cuda":  # the compiler's trials do not belong to a step
         step()
         step.image.grad = None
     gc.collect()
@@ -160,7 +160,7 @@ def _status(field: str) -> int:
 
 
 def merge(comparison: Comparison, mode: Mode, peaks: dict[str, Any], refused: list[str]) -> list[dict[str, Any]]:
-    """A row a case: our peak, and every peer's over it, where the losses are of one function."""
+    """One row per case: our peak and, where losses agree, every peer's."""
     if isinstance(peaks[OURS], str):
         raise RuntimeError(f"Our {comparison.label} fails in {mode.name}: {peaks[OURS]}")
     rows = []
@@ -195,8 +195,8 @@ def brief(rows: list[dict[str, Any]], comparison: Comparison, mode: Mode) -> str
 def report(facts: dict[str, Any], rows: list[dict[str, Any]], refused: list[str]) -> str:
     lines = heading("Peak memory of a loss step beside the PyPI peers", facts, SAME_WEIGHTS)
     lines += [
-        "What forward and backward to the image add, at their highest, to the loaded network and images: a peer's",
-        "over ours, above 1 we need less. `benchmarks/memory.py` says how it is measured. *Plain over encoded* is our",
+        "Peak memory that forward and backward to the image add to the loaded network and images: a peer's",
+        "over ours, above 1 we need less. `benchmarks/memory.py` explains the method. *Plain over encoded* is our",
         "plain step over ours with a reference encoded beforehand, whose features count as part of it.",
     ]
     for name, group in itertools.groupby(rows, key=lambda row: row["metric"]):

@@ -1,8 +1,8 @@
-"""Our metrics and the PyPI peers' as losses of the same function: what speed.py and memory.py measure.
+"""Our metrics and those of the PyPI peers as losses of the same function, for speed.py and memory.py.
 
-No pretrained backbone is fetched. Both sides get one set of random backbone weights through the loaders that they call
+No pretrained backbone is downloaded. Both sides get the same random backbone weights through the loaders that they call
 anyway (`stand_in_weights`), and the published heads (LPIPS's linear layers, DISTS's alpha and beta, all of ST-LPIPS)
-out of the peers' wheels. Time and memory of a convolution do not depend on the values; agreement is checked on them.
+from the peers' wheels. Time and memory of a convolution do not depend on its weights; agreement is checked with them.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ import mdiqa_metric
 from mdiqa_metric import Loss
 from mdiqa_metric.registry import canonical, manifest, metric_class
 
-TRUNKS = {
+BACKBONE_FILES = {
     "alexnet": "alexnet-owt-7be5be79.pth",
     "vgg16": "vgg16-397923af.pth",
     "squeezenet1_1": "squeezenet1_1-b8a52dc0.pth",
 }
 
 
-# What each side starts from ------------------------------------------------------------------------------------------
+# Weights of both sides ------------------------------------------------------------------------------------------------
 
 
 @functools.cache
 def backbone(name: str) -> dict[str, Tensor]:
-    """A torchvision state dict of random features, of He's scale so that every depth lives; the classifier is zero."""
+    """A torchvision state dict with random features, scaled as by He so that all layers are active; zero classifier."""
     import torchvision
 
     with torch.device("meta"):
@@ -55,18 +55,18 @@ def backbone(name: str) -> dict[str, Tensor]:
 
 @functools.cache
 def _cache() -> tempfile.TemporaryDirectory[str]:
-    """Where peers that cache put the stand-ins, so that they never lie in the user's cache; gone with the process."""
+    """A temporary cache for peers that cache their weights, so that stand-ins never reach the user's cache."""
     return tempfile.TemporaryDirectory()
 
 
 @contextlib.contextmanager
 def stand_in_weights() -> Iterator[None]:
-    """Answers the downloads that peers ask for with `backbone` and with the heads out of their wheels, or fails."""
+    """Answers the downloads of peers with `backbone` and the heads from their wheels; fails for any other file."""
     import torchvision.models._api as torchvision_api
 
     def state_of(url: str, *_: Any, **__: Any) -> Any:
         filename = url.rpartition("/")[2]
-        for name, published in TRUNKS.items():
+        for name, published in BACKBONE_FILES.items():
             if filename == published:
                 return backbone(name)
         return torch.load(_head_file(url), map_location="cpu") if filename != "lpips_weights.pt" else _piq_heads()
@@ -85,7 +85,7 @@ def stand_in_weights() -> Iterator[None]:
     for module, name, replacement in places:
         setattr(module, name, replacement)
     try:
-        # torchvision warns of `pretrained=True`, which peers still pass, and pyiqa tells of downloads
+        # torchvision warns about `pretrained=True`, which peers still pass, and pyiqa prints its downloads
         with (
             warnings.catch_warnings(),
             contextlib.redirect_stdout(io.StringIO()),
@@ -100,7 +100,7 @@ def stand_in_weights() -> Iterator[None]:
 
 
 def _head_file(url: str) -> Path:
-    """The file inside a wheel that holds what the URL would give."""
+    """The file inside a wheel that corresponds to the URL."""
     filename = url.rpartition("/")[2]
     if "shift_tolerant" in filename:
         return _package("stlpips_pytorch") / "weights" / "vST0.0" / filename
@@ -128,9 +128,9 @@ def _package(name: str) -> Path:
 
 
 class Peer(nn.Module):
-    """A peer as the loss that `mdiqa_metric.Loss` makes of ours: the mean score's distance to the best.
+    """A peer as the loss that `mdiqa_metric.Loss` makes of ours: the distance of the mean score to the best score.
 
-    Frozen and in eval mode, which is the cheapest way to use it and not every peer's default.
+    Frozen and in eval mode, the cheapest way to use it, which is not every peer's default.
     """
 
     def __init__(self, call: Callable[[Tensor, Tensor], Tensor], metric: type[mdiqa_metric.Metric]) -> None:
@@ -145,7 +145,7 @@ class Peer(nn.Module):
 
 
 class _Calls(nn.Module):
-    """A network called in the one way that the benchmark needs: inputs in [0, 1], gradients to the image."""
+    """A network called as the benchmark needs it: inputs in [0, 1], gradients to the image."""
 
     def __init__(self, network: nn.Module, **options: Any) -> None:
         super().__init__()
@@ -205,14 +205,14 @@ def _torchmetrics(name: str, **options: Any) -> Callable[..., Any]:
 
 
 def _torchmetrics_lpips(net: str) -> nn.Module:
-    """Its network, held: the functional form builds it anew at every call, and the class keeps a state beside it."""
+    """Its network, built once: the functional form rebuilds it at every call, and the class also keeps a state."""
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
     return _Calls(LearnedPerceptualImagePatchSimilarity(net_type=net).net, normalize=True)
 
 
 def _torchmetrics_dists() -> nn.Module:
-    """Its network, held: both the functional form and the class build it anew at every call."""
+    """Its network, built once: both the functional form and the class rebuild it at every call."""
     from torchmetrics.functional.image.dists import DISTSNetwork
 
     return _Calls(DISTSNetwork(), require_grad=True)
@@ -226,14 +226,14 @@ def _pyiqa(name: str, **options: Any) -> nn.Module:
 
 @dataclass(frozen=True)
 class Rival:
-    """A peer's way to one of our metrics.
+    """A peer's version of one of our metrics.
 
     Attributes:
-        build: makes it; run under `stand_in_weights`.
+        build: builds it; called under `stand_in_weights`.
         tolerance: how far its loss may lie from ours, relatively, before the two count as different functions.
         cosine: the least cosine between its gradient and ours.
         sizes: the image sizes at which it computes the same function, None for all.
-        slow: whether it takes more than ten times our time on a CPU, which then leaves its batches of 8 out.
+        slow: whether it takes more than ten times our time on a CPU; its batches of 8 are skipped there.
         note: where the two differ by design, in words.
     """
 
@@ -245,7 +245,7 @@ class Rival:
     note: str = ""
 
     def disagreement(self, ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> str:
-        """Why two (loss, gradient to the image) pairs are not of one function; "" where they are."""
+        """Why two pairs of loss and image gradient are not of the same function; "" if they are."""
         (value, gradient), (other, other_gradient) = ours, theirs
         relative = abs(other.item() / value.item() - 1)
         cosine = torch.cosine_similarity(gradient.flatten().double(), other_gradient.flatten().double(), 0).item()
@@ -256,26 +256,26 @@ class Rival:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One of our metrics, by its name, and the peers that compute the same function; the first leads the tables."""
+    """One of our metrics and the peers that compute the same function; the first peer leads the tables."""
 
     name: str
     rivals: dict[str, Rival]
     backbone: str | None = None  # the torchvision network whose random weights both sides get
-    encodes: bool = False  # whether our side has a backbone whose pass over the reference `encode` saves
+    encodes: bool = False  # whether `encode` saves a backbone pass over the reference
     heavy: bool = False  # tens of GFLOP at 256 px
     options: dict[str, Any] = field(default_factory=dict)
     note: str = ""
 
     @property
     def label(self) -> str:
-        """The name and the options, as a reader would write them in `create`."""
+        """The name and the options, as written in `create`."""
         return ", ".join([self.name, *(f"{key}={value!r}" for key, value in self.options.items())])
 
     def peers_at(self, size: int, batch: int, device: torch.device) -> list[str]:
-        """The peers that run a case; none where the case is left out.
+        """The peers that run a case; none if the case is skipped.
 
-        On CUDA all that compute the same function there. A CPU thins the longest out: a heavy network leaves out 512 px
-        in batches of 8, four times the work for the same ratio, and beyond its first peer runs the smallest case only.
+        On CUDA all that compute the same function there. A CPU skips the longest: heavy networks do not run 512 px in
+        batches of 8, four times the work for the same ratio, and their further peers run only the smallest case.
         """
         names = [name for name, rival in self.rivals.items() if rival.sizes is None or size in rival.sizes]
         if device.type == "cuda":

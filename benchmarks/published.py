@@ -1,4 +1,4 @@
-"""Bicubic rows that super-resolution papers print, made again from pixels: `python benchmarks/published.py DATA`.
+"""Reproduces the bicubic rows that super-resolution papers print: `python benchmarks/published.py DATA`.
 
 DATA holds `set5` and `set14`, lossless. Each image is cropped to a multiple of the scale, downscaled and upscaled as
 MATLAB's `imresize(..., "bicubic")` does, and scored by psnr-y-studio and ssim-y-studio with border = scale, in the
@@ -32,7 +32,7 @@ SOURCES = (
     "SRCNN: Dong et al., TPAMI 2016; its SSIM on Set14 is quoted from memory, unverified.",
     "VDSR: Kim et al., CVPR 2016, and the many that copy its row. Where the two differ on Set14 is not explained.",
 )
-# Bicubic as each paper prints it, of set and scale.
+# Bicubic as each paper prints it, by set and scale.
 PUBLISHED = {
     "Set5 x2": (("33.66", ".9299"), ("33.66", ".9299")),
     "Set5 x3": (("30.39", ".8682"), ("30.39", ".8682")),
@@ -42,7 +42,7 @@ PUBLISHED = {
     "Set14 x4": (("26.00", ".7019"), ("26.00", ".7027")),
 }
 # The one file of Set14 with one channel, in its original form (github.com/yulunzhang/RCAN/issues/96). `man` is gray in
-# three channels. The files at hand cannot say so: WebP has three channels always.
+# three channels. WebP files always have three channels and cannot tell.
 ONE_CHANNEL = {"bridge"}
 
 
@@ -91,14 +91,14 @@ def main() -> int:
 
 
 def cubic(x: Array) -> Array:
-    """Keys' kernel with a = -0.5 (IEEE TASSP 1981)."""
+    """The kernel of Keys (IEEE TASSP 1981) with a = -0.5."""
     x = np.abs(x)
     near, far = (1.5 * x - 2.5) * x**2 + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
 def weights(length: int, resized: int, scale: float) -> Array:
-    """The matrix (resized, length) that resizes one axis: stretched by 1 / scale where it shrinks, mirrored at ends."""
+    """The matrix (resized, length) that resizes one axis: the kernel widened by 1 / scale to shrink, ends mirrored."""
     stretch = max(1 / scale, 1)
     centers = (np.arange(resized) + 0.5) / scale - 0.5
     taps = np.floor(centers - 2 * stretch).astype(int)[:, None] + np.arange(int(np.ceil(4 * stretch)) + 2)
@@ -118,7 +118,7 @@ def resize(image: Array, height: int, width: int) -> Array:
 
 
 def round_8bit(image: Array) -> Array:
-    """As MATLAB's uint8: clipped, halves up."""
+    """Rounds as MATLAB's uint8 does: clipped, halves up."""
     return np.floor(image.clip(0, 255) + 0.5)
 
 
@@ -126,7 +126,7 @@ def round_8bit(image: Array) -> Array:
 
 
 def score_set(folder: Path, scale: int, pipeline: Pipeline) -> dict[str, dict[str, Scores]]:
-    """Of each image the scores by luma, and of a gray one those of its channel as it is too."""
+    """The scores of each image by luma and, for a gray one, of its channel as it is."""
     scores = {}
     for path in sorted(folder.iterdir()):
         with Image.open(path) as file:
@@ -140,14 +140,14 @@ def score_set(folder: Path, scale: int, pipeline: Pipeline) -> dict[str, dict[st
 
 
 def score(photo: Array, scale: int, pipeline: Pipeline, as_is: bool) -> Scores:
-    """PSNR and SSIM of an image that was downscaled and upscaled, beside itself."""
+    """PSNR and SSIM of the downscaled and upscaled image against the original."""
     reference = luma_8bit(photo, as_is) if pipeline.resize_y else photo
     height, width = reference.shape[:2]
     small = resize(reference, height // scale, width // scale)
     image = round_8bit(resize(round_8bit(small) if pipeline.round_small else small, height, width))
     if pipeline.round_y and not pipeline.resize_y:
         image, reference = luma_8bit(image, as_is), luma_8bit(reference, as_is)
-    # A Y channel that is made already is what the metrics shall take as it is.
+    # The metrics must take a Y channel that is already computed as it is.
     psnr, ssim = (
         metric(to_tensor(image), to_tensor(reference)).item() for metric in metrics(scale, as_is or pipeline.round_y)
     )
@@ -161,7 +161,7 @@ def metrics(scale: int, as_is: bool) -> tuple[mdiqa_metric.Metric, mdiqa_metric.
 
 
 def luma_8bit(image: Array, as_is: bool) -> Array:
-    """`rgb2ycbcr` of uint8, its first channel; of a gray image the one channel, where that is asked for."""
+    """The first channel of `rgb2ycbcr` in uint8 or, for a gray image if `as_is`, its one channel."""
     return image[..., 0] if as_is and is_gray(image) else round_8bit(16 + image @ np.array(STUDIO) / 255)
 
 
@@ -170,7 +170,7 @@ def is_gray(image: Array) -> bool:
 
 
 def to_tensor(image: Array) -> torch.Tensor:
-    """(1, 3, H, W) in [0, 1], as `read_image` gives it."""
+    """The image as a tensor (1, 3, H, W) in [0, 1], like `read_image`."""
     channels = np.broadcast_to(image[..., None] if image.ndim == 2 else image, (*image.shape[:2], 3))
     return torch.from_numpy(channels.astype(np.float32) / 255).permute(2, 0, 1)[None]
 
@@ -179,7 +179,7 @@ def to_tensor(image: Array) -> torch.Tensor:
 
 
 def mean(scores: dict[str, dict[str, Scores]], convention: str) -> Scores:
-    """Over the images of a set, with gray ones by that convention."""
+    """Means over the images of a set, with gray ones by that convention."""
     as_is = {
         "by channels": ONE_CHANNEL,
         "`gray_as_is=true`": {name for name, ways in scores.items() if "as is" in ways},
@@ -190,13 +190,13 @@ def mean(scores: dict[str, dict[str, Scores]], convention: str) -> Scores:
 
 
 def report(facts: dict[str, Any], found: dict[str, dict[str, Any]]) -> tuple[list[str], list[str]]:
-    """The lines, and the sets and scales at which SRCNN's row is not met."""
+    """The lines, and the sets and scales at which SRCNN's row is not reproduced."""
     sides = "PSNR in dB and SSIM, means over a set, by `psnr-y-studio` and `ssim-y-studio` with border = scale."
     lines, missed = heading("Published bicubic rows", facts, sides), []
     lines += [
         *("## Which gray images", ""),
         "In the order “Y” below. Set5 has no gray image. Set14 has `bridge`, a file of one channel, and `man`,",
-        "gray in three, which `gray_as_is=true` takes as it is too.",
+        "gray with three channels, which `gray_as_is=true` also takes as it is.",
         *("", *(f"* {name}: {words}." for name, words in CONVENTIONS.items()), *(f"* {line}" for line in SOURCES), ""),
         f"| | {' | '.join(f'{paper} prints' for paper in PAPERS)} | {' | '.join(CONVENTIONS)} | by channels gives |",
         f"|---{'|---:' * len(PAPERS)}{'|---:' * len(CONVENTIONS)}|---|",

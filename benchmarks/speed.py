@@ -1,9 +1,9 @@
 """Time of a loss step, forward and backward to the image, beside the PyPI peers: `python benchmarks/speed.py`.
 
-In one process and on the same tensors, every contender of a case runs once a round, peers and ours in turn, each second
-round backwards, so that drift of the machine meets all alike. A ratio is a peer's time over ours within one round; the
-tables give the median over the rounds and the quartiles. Above 1 we are faster. Times themselves are not reported: on
-another machine they would say nothing.
+In one process and on the same tensors, every contender of a case runs once per round, peers and ours in turn, every
+second round in reverse order, so that drift of the machine affects all alike. A ratio is a peer's time over ours within
+one round; the tables give the median over the rounds and the quartiles. Above 1 we are faster. Times themselves are not
+reported: they mean nothing on another machine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import mdiqa_metric
 
 SAMPLE = 0.02  # seconds; shorter steps are repeated within a sample
 ROUNDS = (3, 25)  # at least and at most
-SLOW = 4  # times ours: leaves after the first rounds
+SLOW = 4  # times ours: a slower peer stops after the first rounds
 OURS, ENCODED = "ours", "ours encoded"
 
 Key = tuple[str, str]  # who, mode
@@ -96,7 +96,7 @@ class Race:
         self.modes = MODES[device.type]
         self.steps: dict[Key, Step] = {}
         self.first: dict[Key, tuple[torch.Tensor, torch.Tensor]] = {}  # loss and gradient to the image
-        self.seconds: dict[Key, float] = {}  # a warm step, roughly
+        self.seconds: dict[Key, float] = {}  # roughly, of a warm step
         self.gflop: dict[str, float] = {}
         self.samples: dict[Key, list[float]] = {}
         self.failed: dict[str, str] = {}
@@ -129,7 +129,7 @@ class Race:
             self.steps = {key: step for key, step in self.steps.items() if key[0] != name}
 
     def enter(self, who: str, mode: Mode, loss: torch.nn.Module) -> None:
-        """The first run: loss, gradient, work; and a second one where that is not long, for its time."""
+        """The first run, for loss, gradient and work, and if it is short a second one for its time."""
         key = (who, mode.name)
         try:
             step = Step(loss, *self.images, mode)
@@ -152,7 +152,7 @@ class Race:
         self.steps[key] = step
 
     def run(self, budget: float) -> None:
-        """The rounds; a contender far slower than ours leaves after the first."""
+        """Runs the rounds; a contender far slower than ours stops after the first."""
         own = [key for key in self.steps if key[0] in (OURS, ENCODED)]
         peers = [key for key in self.steps if key not in own]
         order = [key for pair in itertools.zip_longest(peers, own) for key in pair if key is not None]
@@ -210,7 +210,7 @@ def sample(step: Step, repeats: int, device: torch.device) -> float:
 
 
 def peak_rate(device: torch.device) -> float:
-    """GFLOP/s of a large float32 matrix product: what this device reaches at best."""
+    """GFLOP/s of a large float32 matrix product, the best that this device reaches."""
     size = 2048 if device.type == "cpu" else 8192
     left, right = torch.randn(2, size, size, device=device)
     multiply = lambda: left @ right  # noqa: E731
@@ -262,7 +262,7 @@ def report(facts: dict[str, Any], cases: list[dict[str, Any]], refused: list[str
         "A step is forward and backward to the image. Each number is a peer's time over ours: above 1 we are faster.",
         "Contenders run interleaved in one process; medians over the rounds, quartiles in brackets. *Encoded* means",
         "that our reference went through the backbone beforehand (`metric.encode`). The column *our fp32* is our",
-        "plain fp32 step over the row's own. Some peers run the smallest case only, being far slower or the work long.",
+        "plain fp32 step over the row's own. Some peers run only the smallest case: they or the case are slow.",
         "",
         "## In short",
         "",
@@ -334,7 +334,7 @@ def cell(pair: dict[str, Any] | None) -> str:
 
 
 def bound(group: list[dict[str, Any]], facts: dict[str, Any]) -> list[str]:
-    """What the step does a second against what the device can, and what bf16 did to the value."""
+    """The step's GFLOP/s next to the device's best, and how far bf16 moves the loss."""
     work = max(group, key=lambda case: case["GFLOP"][OURS])
     plain = work["modes"][0]
     lines = []

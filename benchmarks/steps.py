@@ -1,4 +1,4 @@
-"""One step of a loss, the ways to run it, and the facts about the machine that a result states."""
+"""One step of a loss, the modes it runs in, and the facts about the machine that a result states."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import mdiqa_metric
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-# Beside peers from PyPI.
+# The heading of comparisons with peers from PyPI.
 SAME_WEIGHTS = (
     "Both sides have the same random backbone weights and published heads, and are checked to compute one function."
 )
@@ -39,7 +39,7 @@ def images(batch: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Mode:
-    """How a step is run: under bf16 autocast, in channels_last memory, compiled."""
+    """How a step runs: under bf16 autocast, in channels_last memory, compiled."""
 
     name: str
     bf16: bool = False
@@ -59,7 +59,7 @@ MODES = {
 
 
 class Step:
-    """Forward and backward to the image of one loss: what a training step pays for it."""
+    """Forward and backward to the image of one loss: its cost in a training step."""
 
     def __init__(self, loss: nn.Module, image: Tensor, reference: Tensor, mode: Mode) -> None:
         self.mode, self.device = mode, image.device
@@ -67,13 +67,13 @@ class Step:
         self.image = image.detach().clone(memory_format=layout).requires_grad_()
         self.reference: Any = reference.contiguous(memory_format=layout)
         loss = loss.to(self.device)
-        if mode.channels_last:  # else the layout that the module chose for its own weights stands
-            loss = copy.deepcopy(loss).to(memory_format=layout)  # `.to` works in place, and the other modes share it
+        if mode.channels_last:  # otherwise the module's own weight layout is kept
+            loss = copy.deepcopy(loss).to(memory_format=layout)  # `.to` works in place, and other modes share it
         self.metric = getattr(loss, "metric", None)
         self.loss = torch.compile(loss) if mode.compiled else loss
 
     def encode(self) -> Step:
-        """Sends our side's reference through its backbone beforehand, as a training set with fixed references can."""
+        """Encodes the reference of our side beforehand, as a training set with fixed references can."""
         with torch.no_grad(), self._autocast():
             self.reference = self.metric.encode(self.reference)
         return self
@@ -90,9 +90,11 @@ class Step:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What a reader needs to judge or repeat a result."""
+    """What a reader needs to assess or repeat a result."""
     git = functools.partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=True)
-    changed = git(["git", "status", "--porcelain", "--", ":!benchmarks/results"]).stdout.strip()
+    changed = git(
+        ["git", "status", "--porcelain", "--", ":!benchmarks/results", ":!experiments/results"]
+    ).stdout.strip()
     versions = {name: _version(name) for name in ("torch", "torchvision", "timm", "open_clip_torch", *PACKAGES)}
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),

@@ -1,8 +1,8 @@
-"""Scores real photographs, spoiled in known ways, with every metric that needs no download.
+"""Scores real photographs with known distortions, by every metric that needs no download.
 
     python examples/demo.py --out out
 
-Writes the spoiled photographs, `scores.csv` and `demo.png` into the folder and prints the table. The photographs come
+Writes the distorted photographs, `scores.csv` and `demo.png` to the folder and prints the table. The photographs come
 with scikit-image: astronaut (NASA, public domain), chelsea (Stefan van der Walt, CC0), coffee (Rachel Michetti, CC0).
 """
 
@@ -34,31 +34,31 @@ PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
 SHOWN = ("psnr", "stlpips-alex", "mdiqa-lite")
 
 
-def noisy(image: Image.Image, sigma: float) -> Image.Image:
-    """White Gaussian noise of that standard deviation, of 255."""
+def add_noise(image: Image.Image, sigma: float) -> Image.Image:
+    """Adds white Gaussian noise of that standard deviation, on the scale of 0 to 255."""
     values = np.asarray(image) + np.random.RandomState(0).normal(0, sigma, (image.height, image.width, 3))
     return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
 
 
 def compress_jpeg(image: Image.Image, quality: int) -> Image.Image:
-    """JPEG of that quality."""
+    """Compresses as JPEG of that quality."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality)
     return Image.open(file).convert("RGB")
 
 
 def downscale(image: Image.Image, factor: int) -> Image.Image:
-    """Bicubic reduction by the factor and enlargement back."""
+    """Reduces by the factor and enlarges back, both bicubic."""
     small = image.resize((image.width // factor, image.height // factor), Image.Resampling.BICUBIC)
     return small.resize(image.size, Image.Resampling.BICUBIC)
 
 
-SPOILED: dict[str, Callable[[Image.Image], Image.Image]] = {
+DISTORTIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "untouched": lambda image: image,
     "blur 1": lambda image: image.filter(ImageFilter.GaussianBlur(1)),
     "blur 3": lambda image: image.filter(ImageFilter.GaussianBlur(3)),
-    "noise 10": lambda image: noisy(image, 10),
-    "noise 40": lambda image: noisy(image, 40),
+    "noise 10": lambda image: add_noise(image, 10),
+    "noise 40": lambda image: add_noise(image, 40),
     "jpeg 40": lambda image: compress_jpeg(image, 40),
     "jpeg 8": lambda image: compress_jpeg(image, 8),
     "down x4": lambda image: downscale(image, 4),
@@ -67,14 +67,14 @@ SPOILED: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def embedded_metrics() -> list[str]:
-    """The names whose weights, if any, lie in the package."""
+    """The metrics whose weights, if any, are in the package."""
     metrics, files = manifest()["metrics"], manifest()["files"]
     weights = {name: metrics[name].get("weights", {}).values() for name in mdiqa_metric.list_metrics()}
     return [name for name, keys in weights.items() if all(files[key]["where"] == "embedded" for key in keys)]
 
 
 def main() -> None:
-    """Spoils, scores, prints and draws."""
+    """Distorts, scores, prints and draws."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for what the demo writes (default: out)")
     folder = parser.parse_args().out
@@ -83,10 +83,10 @@ def main() -> None:
     files = {
         (photograph, kind): folder / f"{photograph}-{kind.replace(' ', '-')}.png"
         for photograph in PHOTOGRAPHS
-        for kind in SPOILED
+        for kind in DISTORTIONS
     }
     for (photograph, kind), path in files.items():
-        SPOILED[kind](Image.fromarray(getattr(skimage.data, photograph)())).save(path)
+        DISTORTIONS[kind](Image.fromarray(getattr(skimage.data, photograph)())).save(path)
     images = {key: mdiqa_metric.read_image(path) for key, path in files.items()}
 
     names, metric, image = embedded_metrics(), mdiqa_metric.create("stlpips-alex"), next(iter(images.values()))
@@ -96,13 +96,13 @@ def main() -> None:
     write_table(folder / "scores.csv", scores)
     draw(folder / "demo.png", images, scores)
     show(f"Mean over {len(PHOTOGRAPHS)} photographs", scores)
-    show("Dimensions of mdiqa-lite, mean over the same; no reference", score_dimensions(images))
+    show("Dimensions of mdiqa-lite, mean over the same photographs, no-reference", score_dimensions(images))
     print(f"\nWrote {folder / 'scores.csv'}, {folder / 'demo.png'} and {len(files)} photographs to {folder}/.")
     print("Score your own:  mdiqa-metric score photographs/")
 
 
 def score_all(name: str, images: dict[tuple[str, str], Tensor]) -> dict[tuple[str, str], float]:
-    """A score for every photograph and spoiling, against the untouched one."""
+    """The score of every photograph and distortion, with the untouched photograph as reference."""
     metric = mdiqa_metric.create(name)
     scores = {}
     with torch.inference_mode():
@@ -113,7 +113,7 @@ def score_all(name: str, images: dict[tuple[str, str], Tensor]) -> dict[tuple[st
 
 
 def score_dimensions(images: dict[tuple[str, str], Tensor]) -> dict[str, dict[tuple[str, str], float]]:
-    """A score for every dimension, photograph and spoiling, out of the image alone."""
+    """The score of every dimension, photograph and distortion, from the image alone."""
     metric = mdiqa_metric.create("mdiqa-lite")
     with torch.inference_mode():
         found = {key: metric.dimensions(image)[0].tolist() for key, image in images.items()}
@@ -123,33 +123,35 @@ def score_dimensions(images: dict[tuple[str, str], Tensor]) -> dict[str, dict[tu
 
 
 def write_table(path: Path, scores: dict[str, dict[tuple[str, str], float]]) -> None:
-    """All scores as CSV, a line a photograph and spoiling."""
+    """Writes all scores as CSV, one line per photograph and distortion."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["photograph", "spoiled", *scores])
+        writer.writerow(["photograph", "distortion", *scores])
         for photograph, kind in next(iter(scores.values())):
             writer.writerow([photograph, kind, *(f"{values[photograph, kind]:.6g}" for values in scores.values())])
 
 
 def show(title: str, scores: dict[str, dict[tuple[str, str], float]]) -> None:
-    """Means over the photographs, a row a metric or dimension."""
+    """Prints the means over the photographs, one row per metric or dimension."""
     table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column("score", no_wrap=True)
     table.add_column("better")
-    for kind in SPOILED:
+    for kind in DISTORTIONS:
         table.add_column(kind, justify="right")
     for name, values in scores.items():
         lower = name in mdiqa_metric.list_metrics() and mdiqa_metric.create(name, weights=None).lower_is_better
-        means = [np.mean([values[photograph, kind] for photograph in PHOTOGRAPHS]) for kind in SPOILED]
+        means = [np.mean([values[photograph, kind] for photograph in PHOTOGRAPHS]) for kind in DISTORTIONS]
         table.add_row(name, "lower" if lower else "higher", *(f"{round(mean, 6):.4g}" for mean in means))
     Console(width=max(130, Console().width)).print(table)
 
 
 def draw(path: Path, images: dict[tuple[str, str], Tensor], scores: dict[str, dict[tuple[str, str], float]]) -> None:
-    """A grid of crops, a row a photograph, each with three of its scores."""
-    figure, axes = plt.subplots(len(PHOTOGRAPHS), len(SPOILED), figsize=(2 * len(SPOILED), 2.7 * len(PHOTOGRAPHS)))
+    """Draws a grid of crops, one row per photograph, each with three of its scores."""
+    figure, axes = plt.subplots(
+        len(PHOTOGRAPHS), len(DISTORTIONS), figsize=(2 * len(DISTORTIONS), 2.7 * len(PHOTOGRAPHS))
+    )
     for row, photograph in zip(axes, PHOTOGRAPHS, strict=True):
-        for axis, kind in zip(row, SPOILED, strict=True):
+        for axis, kind in zip(row, DISTORTIONS, strict=True):
             height, width = images[photograph, kind].shape[-2:]
             top, left = height // 2 - 110, width // 2 - 80
             crop = images[photograph, kind][0, :, top : top + 160, left : left + 160]

@@ -1,4 +1,4 @@
-"""Keeps the examples bounded on a machine whose cores have other work."""
+"""Keeps the run time of the examples bounded on a busy machine."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 def use_fastest_threads(work: Callable[[], object]) -> None:
     """Sets torch to all of its threads or to one, whichever does the work faster now.
 
-    Threads wait for each other at the end of every kernel. Where another program keeps one off its core, the small
-    kernels here take ten times as long and more; one thread waits for nobody.
+    Threads wait for each other at the end of every kernel. When another program occupies a core, the small kernels
+    here take ten times as long or more; a single thread does not wait.
     """
     every = torch.get_num_threads()
     torch.set_num_threads(1)
-    work()  # the first run also allocates, which says nothing about the rest
+    work()  # warm-up: the first run also allocates
     seconds = {}
     for threads in dict.fromkeys((1, every)):
         torch.set_num_threads(threads)
@@ -27,14 +27,14 @@ def use_fastest_threads(work: Callable[[], object]) -> None:
     fastest = min(seconds, key=seconds.__getitem__)
     torch.set_num_threads(fastest)
     if fastest < every:
-        print(f"1 thread is faster than {every} here, as where other programs keep the cores busy.", flush=True)
+        print(f"1 thread is faster than {every} here, as happens when other programs keep the cores busy.", flush=True)
 
 
 class Pace:
-    """How far a training is: by the steps it has made or by the time it has taken, whichever is more.
+    """The progress of a training run, by steps made or by time spent, whichever is further.
 
-    Once ten steps take 2.5 times as long as the fastest ten did, torch gets one thread: a program that starts in the
-    middle does not stall the rest.
+    Once ten steps take 2.5 times as long as the fastest ten, torch is set to one thread, so that a program that starts
+    in the middle does not stall the rest.
     """
 
     def __init__(self, steps: int, seconds: float) -> None:
@@ -43,7 +43,7 @@ class Pace:
         self.tenth = self.started
 
     def advance(self) -> int:
-        """Called after each step: how many of the steps are over with it, 1 or more where time runs short."""
+        """Call after each step: how many steps it counts for, 1 or, when time runs short, more."""
         now = time.perf_counter()
         self.made += 1
         if self.made % 10 == 0:
@@ -57,5 +57,5 @@ class Pace:
 
     @property
     def is_over(self) -> bool:
-        """Whether no step is left."""
+        """Whether no steps are left."""
         return self.over >= self.steps

@@ -1,4 +1,4 @@
-"""How good restored images are: MDIQA-lite's scores, fidelity to references, and measures that ask no model."""
+"""Quality of restored images: MDIQA-lite's scores, fidelity to references, and measures that use no model."""
 
 from __future__ import annotations
 
@@ -16,41 +16,42 @@ Figures = dict[str, float]
 
 
 def gradient_energy(image: Tensor, reference: Tensor) -> float:
-    """Sharpness without a model: the energy of the gray image's differences over its reference's, 1 where alike."""
-    ours, theirs = _differences(image), _differences(reference)
-    return (ours.square().sum() / theirs.square().sum()).item()
+    """Sharpness: the energy of the luma differences of the image over that of its reference, 1 if they are equal."""
+    differences, of_reference = _luma_differences(image), _luma_differences(reference)
+    return (differences.square().sum() / of_reference.square().sum()).item()
 
 
 def edge_gain(image: Tensor, reference: Tensor) -> float:
-    """Sharpness that noise and invented texture don't add to: how much of the reference's differences is there.
+    """Sharpness that noise and invented texture do not increase: how much of the reference's differences is present.
 
-    Least squares of the image's on the reference's; 1 where alike, below for blur, above for halos.
+    The least-squares factor from the reference's luma differences to the image's: 1 if they are equal, less for blur,
+    more for halos.
     """
-    ours, theirs = _differences(image), _differences(reference)
-    return ((ours * theirs).sum() / theirs.square().sum()).item()
+    differences, of_reference = _luma_differences(image), _luma_differences(reference)
+    return ((differences * of_reference).sum() / of_reference.square().sum()).item()
 
 
 def flat_deviation(image: Tensor, reference: Tensor, side: int = 8) -> float:
-    """Grain of any kind, of 255: robust deviation (1.4826 MAD) in the flattest tenth of the reference's blocks.
+    """Grain of any kind, on the scale of 0 to 255: 1.4826 MAD in the flattest tenth of the reference's blocks.
 
-    The median over these blocks, but for those nearly black or white, which hide noise. The reference has some too.
+    The median over these blocks; nearly black or white ones, which hide noise, are left out. References are not at 0.
     """
-    ours, theirs = (F.unfold(luma(each)[None], side, stride=side)[0] for each in (image, reference))
-    shown = (theirs.mean(0) - 0.5).abs() < 0.4
-    ours, spread = ours[:, shown], theirs[:, shown].std(0)
-    flattest = ours[:, spread.argsort()[: max(1, len(spread) // 10)]]
+    blocks, of_reference = (F.unfold(luma(each)[None], side, stride=side)[0] for each in (image, reference))
+    visible = (of_reference.mean(0) - 0.5).abs() < 0.4
+    blocks, spread = blocks[:, visible], of_reference[:, visible].std(0)
+    flattest = blocks[:, spread.argsort()[: max(1, len(spread) // 10)]]
     return 255 * 1.4826 * (flattest - flattest.median(0).values).abs().median(0).values.median().item()
 
 
 def residual_noise(shots: Tensor, reference: Tensor) -> float:
-    """Noise that came through, of 255, texture left out: what two restored shots (2, 3, H, W) of one scene differ by.
+    """Remaining noise without texture, on the scale of 0 to 255, from two restored shots (2, 3, H, W) of one scene.
 
-    The flat deviation of their difference over the root of 2.
+    The flat deviation of their difference over the square root of 2.
     """
     return flat_deviation((shots[0] - shots[1]) / 2**0.5, reference)
 
 
-def _differences(image: Tensor) -> Tensor:
+def _luma_differences(image: Tensor) -> Tensor:
     gray = luma(image)[0]
     return torch.stack([gray[1:, 1:] - gray[:-1, 1:], gray[1:, 1:] - gray[1:, :-1]])
 
@@ -60,9 +61,13 @@ ON_ONE_SHOT = {"gradient energy": gradient_energy, "edge gain": edge_gain, "flat
 
 @torch.no_grad()
 def measure(metric: MultiDimensional, versions: Sequence[Tensor], references: Sequence[Tensor]) -> Figures:
-    """Means over images, each two restored shots (2, 3, H, W) and a reference (3, H, W), all in [0, 1].
+    """Means over images: our scores, fidelity, and the measures above.
 
-    All but the noise is measured on the first shot: our scores, fidelity, and what no model says.
+    Args:
+        metric: the metric whose dimensions are measured.
+        versions: two restored shots (2, 3, H, W) of each image, in [0, 1]; all but the residual noise is measured on
+            the first.
+        references: (3, H, W) each, in [0, 1].
     """
     psnr, stlpips = (mdiqa_metric.create(name).to(references[0].device) for name in ("psnr", "stlpips-alex"))
     rows = []
@@ -71,6 +76,6 @@ def measure(metric: MultiDimensional, versions: Sequence[Tensor], references: Se
         row = dict(zip(metric.dimension_names, metric.dimensions(first)[0].tolist(), strict=True))
         row |= {"PSNR": psnr(first, clean).item(), "ST-LPIPS": stlpips(first, clean).item()}
         shots, reference = shots.cpu(), reference.cpu()
-        row |= {name: measured(shots[0], reference) for name, measured in ON_ONE_SHOT.items()}
+        row |= {name: function(shots[0], reference) for name, function in ON_ONE_SHOT.items()}
         rows.append(row | {"residual noise": residual_noise(shots, reference)})
     return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}

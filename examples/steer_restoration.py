@@ -1,14 +1,14 @@
-"""Steers a restoration network: the same one, trained to be faithful, or sharper, or cleaner, as its user asks.
+"""Steers a restoration network: trains the same one to be faithful, sharper or cleaner, as you ask.
 
     python examples/steer_restoration.py --out out
     python examples/steer_restoration.py --set sharpness=4 --set sharpness=2 noisiness=2 --data photographs
 
-A small residual network learns with L1 alone to undo blur, halving and sensor noise. Then copies of it learn on, each
-for the same steps on the same crops: "off" with L1 alone as before, the others with MDIQA-lite beside it, at all
-weights 1 ("neutral") and at those of each --set. Images that none of them saw are restored by all; how that went is
-printed, and written to `steer.csv` and `steer.png`. The last four columns ask no model; restoration_measures.py says
-what they are. With scikit-image's photographs and 200 steps it takes about three minutes on two cores, four at most:
-where other programs keep the cores busy, fewer steps are made, unless --steps says how many.
+A small residual network is trained with L1 alone to undo blur, halving and sensor noise. Copies of it are then trained
+further, for the same steps on the same crops: "off" with L1 alone as before, the others with MDIQA-lite added, at all
+weights 1 ("neutral") and at those of each --set. Held-out images are restored by all of them, and the results are
+printed and written to `steer.csv` and `steer.png`. The last four columns use no model; restoration_measures.py explains
+them. With scikit-image's photographs and 200 steps it takes about three minutes on two cores, four at most: when other
+programs keep the cores busy, fewer steps are made, unless --steps says how many.
 
 The photographs come with scikit-image and are free: chelsea (Stefan van der Walt, CC0), coffee (Rachel Michetti, CC0),
 astronaut and hubble_deep_field (NASA, public domain), rocket (SpaceX, public domain).
@@ -44,26 +44,24 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 PHOTOGRAPHS = ("chelsea", "astronaut", "rocket", "hubble_deep_field", "coffee")
-STEPS = 200  # for each setting, after four times as many with L1 alone
-SLOWEST = 0.15  # seconds a step, up to which all of them are made: four minutes for the default settings
-SIDE = 192  # of the crops: MDIQA-lite learnt from ones of this size and above
+STEPS = 200  # per setting, after four times as many with L1 alone
+SLOWEST = 0.15  # seconds per step; slower machines make fewer steps: four minutes for the default settings
+SIDE = 192  # of the crops, in pixels: the largest on which MDIQA-lite's dimensions are trained
 Objective = Callable[[Tensor, Tensor], Tensor]
 
 
-def steered(metric: MultiDimensional, weight: float, **dimensions: float) -> Objective:
-    """L1 and what the user asks for: a scalar of restored and clean images (N, 3, H, W)."""
+def steered_objective(metric: MultiDimensional, weight: float, **dimensions: float) -> Objective:
+    """L1 plus the steered quality, a scalar of restored and clean images (N, 3, H, W)."""
     quality = Loss(DimensionMean(metric), weight)  # 1. a metric becomes a loss
-    metric.set_weights(
-        torch.ones(len(metric.dimension_names)), **dimensions
-    )  # 2. the user says what counts, at any step
-    # 3. it is added. Clamped, since nobody sees beyond black and white; out there L1 alone pulls back.
+    metric.set_weights(torch.ones(len(metric.dimension_names)), **dimensions)  # 2. you say what counts, at any step
+    # 3. it is added; clamped, because beyond black and white there is nothing to see and L1 alone pulls back
     return lambda restored, clean: F.l1_loss(restored, clean) + quality(restored.clamp(0, 1))
 
 
 class Restorer(nn.Module):
-    """Soft and noisy images (N, 3, h, w) to (N, 3, 2h, 2w): bicubic enlargement and what a residual net adds to it.
+    """Soft and noisy images (N, 3, h, w) to (N, 3, 2h, 2w): bicubic enlargement plus the output of a residual network.
 
-    All layers work on the small grid. It begins as bicubic enlargement. Values may leave [0, 1] a little.
+    All layers work on the small grid. Untrained, it is bicubic enlargement. Values may leave [0, 1] slightly.
     """
 
     def __init__(self, width: int = 32, blocks: int = 6) -> None:
@@ -82,18 +80,18 @@ class Restorer(nn.Module):
         x = self.first(low)
         for block in self.blocks:
             x = x + block(x)
-        return enlarged(low) + F.pixel_shuffle(self.last(x), 2)
+        return enlarge(low) + F.pixel_shuffle(self.last(x), 2)
 
 
-def enlarged(low: Tensor) -> Tensor:
-    """Bicubic enlargement by 2."""
+def enlarge(low: Tensor) -> Tensor:
+    """Enlarges by 2, bicubic."""
     return F.interpolate(low, scale_factor=2, mode="bicubic")
 
 
-def degraded(image: Tensor, random: Random, shots: int = 1) -> Tensor:
-    """A clean image (3, H, W) as a poor camera takes it, blurred, halved and noisy: (shots, 3, H / 2, W / 2).
+def degrade(image: Tensor, random: Random, shots: int = 1) -> Tensor:
+    """Blurs, halves and adds sensor noise to a clean image (3, H, W): (shots, 3, H / 2, W / 2).
 
-    Several shots differ by their noise alone.
+    Several shots differ only in their noise.
     """
     soft = blur(image, gaussian(random.uniform(0.5, 1.5)))
     small = F.interpolate(soft[None], scale_factor=0.5, mode="bicubic", antialias=True)[0].clamp(0, 1)
@@ -104,7 +102,7 @@ def degraded(image: Tensor, random: Random, shots: int = 1) -> Tensor:
 def batches(
     images: Sequence[Tensor], steps: int, seed: int, size: int = 2, side: int = SIDE
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Degraded and clean crops, (N, 3, side / 2, side / 2) and (N, 3, side, side): the same for the same seed."""
+    """Yields degraded and clean crops, (N, 3, side / 2, side / 2) and (N, 3, side, side), reproducible by seed."""
     random = Random(seed)
     for _ in range(steps):
         crops = []
@@ -112,7 +110,7 @@ def batches(
             top, left = (random.randint(0, length - side) for length in image.shape[1:])
             crop = image[:, top : top + side, left : left + side]
             crops.append(crop.flip(2) if random.random() < 0.5 else crop)
-        yield torch.cat([degraded(crop, random) for crop in crops]), torch.stack(crops)
+        yield torch.cat([degrade(crop, random) for crop in crops]), torch.stack(crops)
 
 
 def train(
@@ -126,7 +124,7 @@ def train(
 ) -> list[float]:
     """Trains the network in place; returns the objective at every step.
 
-    There are fewer steps, through the same schedule, where they take longer than `slowest` seconds on average.
+    If steps take longer than `slowest` seconds on average, fewer are made, through the same schedule.
     """
     optimizer = torch.optim.Adam(network.parameters(), rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
@@ -146,8 +144,8 @@ def train(
 
 
 @torch.no_grad()
-def restored(network: Callable[[Tensor], Tensor], shots: Sequence[Tensor]) -> list[Tensor]:
-    """Degraded shots (2, 3, h, w) of each image as the network restores them."""
+def restore_images(network: Callable[[Tensor], Tensor], shots: Sequence[Tensor]) -> list[Tensor]:
+    """Restores the degraded shots (2, 3, h, w) of each image."""
     return [network(each).clamp(0, 1) for each in shots]
 
 
@@ -159,7 +157,7 @@ def photographs(folder: Path | None) -> list[Tensor]:
 
 
 def split(images: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Images to learn from, and every fourth one to measure on, their sides made even.
+    """Train images and, every fourth one, held-out images, cropped to even sides.
 
     Raises:
         ValueError: there are fewer than two, or one is smaller than a crop.
@@ -167,7 +165,7 @@ def split(images: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     least = min((min(image.shape[1:]) for image in images), default=0)
     if len(images) < 2 or least < SIDE:
         raise ValueError(
-            f"Training takes two images or more, of {SIDE} x {SIDE} pixels or more, got {len(images)} with a "
+            f"Training needs at least two images of at least {SIDE} x {SIDE} pixels, got {len(images)} with a "
             f"shortest side of {least}: give more or larger ones."
         )
     even = [image[:, : image.shape[1] // 2 * 2, : image.shape[2] // 2 * 2] for image in images]
@@ -184,32 +182,32 @@ def compare(
     seed: int = 0,
     slowest: float = math.inf,
 ) -> dict[str, Figures]:
-    """Trains a network for each setting, and writes how they restore the images kept out to `out`."""
+    """Trains a network per setting, and writes how well each restores the held-out images to `out`."""
     for setting in settings:
-        metric.set_weights(**setting)  # a wrong name is told now, not after minutes
+        metric.set_weights(**setting)  # reports a wrong name now, not after minutes
     device = next(metric.parameters()).device
-    learnt, kept = split(images)
+    train_images, held_out = split(images)
     torch.manual_seed(seed)
     base = Restorer().to(device)
     started = time.perf_counter()
-    use_fastest_threads(lambda: train(copy.deepcopy(base), learnt, F.l1_loss, 5, 1e-3, seed))
-    losses = train(base, learnt, F.l1_loss, 4 * steps, 1e-3, seed, slowest)
+    use_fastest_threads(lambda: train(copy.deepcopy(base), train_images, F.l1_loss, 5, 1e-3, seed))
+    losses = train(base, train_images, F.l1_loss, 4 * steps, 1e-3, seed, slowest)
     print(
         f"L1 alone: {_made(losses, 4 * steps)}, {time.perf_counter() - started:.0f} s, L1 {_last(losses):.4f}",
         flush=True,
     )
 
-    references = [image.to(device) for image in kept]
-    low = [degraded(image, Random(index), shots=2).to(device) for index, image in enumerate(kept)]
-    versions = {"bicubic": [enlarged(shots).clamp(0, 1) for shots in low]}
+    references = [image.to(device) for image in held_out]
+    low = [degrade(image, Random(index), shots=2).to(device) for index, image in enumerate(held_out)]
+    versions = {"bicubic": [enlarge(shots).clamp(0, 1) for shots in low]}
     named = {", ".join(f"{name} {value:g}" for name, value in setting.items()): setting for setting in settings}
     for name, setting in {"off": None, "neutral": {}, **named}.items():
         network = copy.deepcopy(base)
-        objective = F.l1_loss if setting is None else steered(metric, weight, **setting)
-        losses = train(network, learnt, objective, steps, 5e-4, seed + 1, slowest)
+        objective = F.l1_loss if setting is None else steered_objective(metric, weight, **setting)
+        losses = train(network, train_images, objective, steps, 5e-4, seed + 1, slowest)
         made = f"{_made(losses, steps)} more, {time.perf_counter() - started:.0f} s"
         print(f"{name}: {made}, loss {_last(losses):.4f}", flush=True)
-        versions[name] = restored(network, low)
+        versions[name] = restore_images(network, low)
     versions["reference"] = [image.expand(2, -1, -1, -1) for image in references]
     figures = {name: measure(metric, shots, references) for name, shots in versions.items()}
 
@@ -219,14 +217,14 @@ def compare(
         writer.writerow(["version", *figures["off"]])
         writer.writerows([name, *(f"{value:.6g}" for value in row.values())] for name, row in figures.items())
     draw(out / "steer.png", versions, figures)
-    show(figures, len(kept))
+    show(figures, len(held_out))
     return figures
 
 
 def _made(losses: Sequence[float], steps: int) -> str:
     if len(losses) == steps:
         return f"{steps} steps"
-    return f"{len(losses)} of {steps} steps, for they are slow here (--steps {STEPS} makes all)"
+    return f"{len(losses)} of {steps} steps because they are slow here (--steps {STEPS} makes all)"
 
 
 def _last(losses: Sequence[float]) -> float:
@@ -234,8 +232,8 @@ def _last(losses: Sequence[float]) -> float:
 
 
 def show(figures: dict[str, Figures], count: int) -> None:
-    """The table of means, a row a version."""
-    title = f"Mean over {count} images that no network saw"
+    """Prints the table of means, one row per version."""
+    title = f"Mean over {count} held-out images"
     table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column("version", no_wrap=True)
     for name in figures["off"]:
@@ -246,7 +244,7 @@ def show(figures: dict[str, Figures], count: int) -> None:
 
 
 def draw(path: Path, versions: dict[str, list[Tensor]], figures: dict[str, Figures], side: int = 160) -> None:
-    """The middle of up to four images, a column a version, with the means below."""
+    """Draws the middle of up to four images, one column per version, with the means below."""
     rows = min(4, len(versions["reference"]))
     figure, axes = plt.subplots(rows, len(versions), figsize=(2.4 * len(versions), 2.5 * rows + 0.7), squeeze=False)
     for column, (name, images) in zip(axes.T, versions.items(), strict=True):
@@ -278,26 +276,26 @@ def main() -> None:
         nargs="+",
         type=_weight,
         metavar="NAME=WEIGHT",
-        help="one setting, may be repeated (default: sharpness=2, and noisiness=2)",
+        help="weights of one setting; may be repeated (default: sharpness=2, and noisiness=2)",
     )
-    parser.add_argument("--weight", type=float, default=0.15, help="of the quality beside L1")
+    parser.add_argument("--weight", type=float, default=0.15, help="of the quality, L1 having weight 1")
     parser.add_argument("--data", type=Path, help="a folder of clean images (default: scikit-image's)")
     parser.add_argument(
         "--steps",
         type=int,
-        help=f"for each setting, after four times as many with L1 alone (default: {STEPS}, fewer where they are slow)",
+        help=f"per setting, after four times as many with L1 alone (default: {STEPS}, fewer on a slow machine)",
     )
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    asked = parser.parse_args()
-    images = photographs(asked.data)
-    settings = asked.settings or [[("sharpness", 2.0)], [("noisiness", 2.0)]]
-    metric = mdiqa_metric.create("mdiqa-lite").to(asked.device)
+    options = parser.parse_args()
+    images = photographs(options.data)
+    settings = options.settings or [[("sharpness", 2.0)], [("noisiness", 2.0)]]
+    metric = mdiqa_metric.create("mdiqa-lite").to(options.device)
     chosen = [dict(setting) for setting in settings]
-    steps, slowest = (STEPS, SLOWEST) if asked.steps is None else (asked.steps, math.inf)
-    compare(metric, images, chosen, asked.out, steps, asked.weight, asked.seed, slowest)
-    print(f"Wrote {asked.out / 'steer.csv'} and {asked.out / 'steer.png'}.")
+    steps, slowest = (STEPS, SLOWEST) if options.steps is None else (options.steps, math.inf)
+    compare(metric, images, chosen, options.out, steps, options.weight, options.seed, slowest)
+    print(f"Wrote {options.out / 'steer.csv'} and {options.out / 'steer.png'}.")
 
 
 if __name__ == "__main__":

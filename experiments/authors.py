@@ -1,8 +1,8 @@
-"""Our scores beside what the authors' own programs print: `python experiments/authors.py [FOLDER]`.
+"""Compares our scores with the output of the authors' own programs: `python experiments/authors.py [FOLDER]`.
 
-FOLDER holds `distorted` and `reference` images of the same names and `scores.csv`, a row a program and a column a
-image. Every metric that `create` makes without a download is compared with the row it belongs to; most rows have
-several conventions of ours, of which one is the authors'. Writes results/authors.md; exits with 1 where none matches.
+FOLDER holds `distorted` and `reference` images of the same names and `scores.csv`, with one row per program and one
+column per image. Every metric that needs no download is compared with its row; for most rows we have several
+conventions, one of which is the authors'. Writes results/authors.md; exits with 1 if no convention matches a row.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "benchmarks"))
 from steps import ROOT, environment
 
-# Digits beyond the sixth are a program's float noise, not what its authors vouch for.
+# Digits beyond the sixth are floating-point noise of the program.
 MOST_DECIMALS = 6
 
 
@@ -34,14 +34,14 @@ def main() -> int:
     ours, left_out = {}, []
     for metric in mdiqa_metric.list_metrics():
         if (row := row_of(metric, printed)) is None:
-            left_out.append(f"`{metric}`: the authors' digits have no row of it.")
+            left_out.append(f"`{metric}`: the authors' scores have no row for it.")
         elif absent := absent_weights(metric):
             left_out.append(f"`{metric}`: {', '.join(absent)} would have to be downloaded.")
         else:
             ours.setdefault(row, {})[metric] = score(metric, pairs)
     lines = heading() + [line for row in ours for line in table(row, names, printed[row], ours[row])]
     lines += ["## Not compared", "", *(f"* {line}" for line in left_out)]
-    HERE / "results".mkdir(parents=True, exist_ok=True)
+    (HERE / "results").mkdir(parents=True, exist_ok=True)
     (HERE / "results" / "authors.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     missed = [row for row, metrics in ours.items() if not any(matches(printed[row], s) for s in metrics.values())]
@@ -51,24 +51,24 @@ def main() -> int:
 
 
 def read_scores(path: Path) -> tuple[list[str], dict[str, list[str]]]:
-    """The images' names, and what each program prints for them, as printed."""
+    """The images' names, and the scores of each program as printed."""
     with path.open(newline="") as file:
         header, *rows = csv.reader(file)
     return header[1:], {name.replace("_", "-"): values for name, *values in rows}
 
 
 def find(folder: Path, name: str) -> Path:
-    """The image of that name, whatever it has been re-encoded to."""
+    """The image of that name in any format."""
     return next(path for path in sorted(folder.iterdir()) if path.stem == Path(name).stem)
 
 
 def row_of(metric: str, printed: dict[str, list[str]]) -> str | None:
-    """The authors' row that a metric of ours belongs to: the longest that its name begins with."""
+    """The authors' row for a metric of ours: the longest that its name starts with."""
     return max((row for row in printed if f"{metric}-".startswith(f"{row}-")), key=len, default=None)
 
 
 def absent_weights(metric: str) -> list[str]:
-    """The weight files of a metric that are not on this disk."""
+    """The weight files of a metric that would have to be downloaded."""
     return [
         key for key in manifest()["metrics"][metric].get("weights", {}).values() if locate(key, fetch=False) is None
     ]
@@ -76,19 +76,19 @@ def absent_weights(metric: str) -> list[str]:
 
 @torch.no_grad()
 def score(name: str, pairs: list[list[Path]]) -> list[float]:
-    """Our scores, an image at a time, for they may differ in size."""
+    """Our scores, one image at a time because sizes differ."""
     metric = mdiqa_metric.create(name)
     images = ([mdiqa_metric.read_image(path) for path in pair] for pair in pairs)
     return [metric(*(pair if metric.full_reference else pair[:1])).item() for pair in images]
 
 
 def decimals(printed: list[str]) -> int:
-    """How many decimals a program prints; trailing zeros are missing here and there."""
+    """How many decimals a program prints; some trailing zeros are missing."""
     return min(MOST_DECIMALS, max(len(value.partition(".")[2]) for value in printed))
 
 
 def deviation(printed: list[str], ours: list[float]) -> float:
-    """The largest distance between the programs' digits and ours."""
+    """The largest difference between the printed scores and ours."""
     return max(abs(float(theirs) - score) for theirs, score in zip(printed, ours, strict=True))
 
 
@@ -104,7 +104,7 @@ def heading() -> list[str]:
     """Title, date, versions, commit."""
     facts = environment(torch.device("cpu"))
     return [
-        "# Ours beside the authors' own programs",
+        "# Our scores and those of the authors' own programs",
         "",
         f"{facts['date']}, mdiqa_metric {facts['mdiqa_metric']} at commit {facts['commit'][:12]}"
         f"{' with changes not committed' if facts['dirty'] else ''}. {facts['device']}, Python {facts['python']}, "
@@ -117,7 +117,7 @@ def heading() -> list[str]:
 
 
 def table(row: str, names: list[str], printed: list[str], ours: dict[str, list[float]]) -> list[str]:
-    """One row of the authors' digits and ours below it."""
+    """The table of one row: the authors' digits, and ours below."""
     places = min(decimals(printed) + 2, MOST_DECIMALS)
     lines = [
         f"## {row}",

@@ -1,13 +1,13 @@
-"""How a restoration network answers to the knob: `python experiments/control.py DATA [--work FOLDER]`.
+"""How a restoration network responds to MDIQA-lite's weights: `python experiments/control.py DATA [--work FOLDER]`.
 
-The networks, degradations and training are those of examples/steer_restoration.py. For each seed one network learns
-with L1 alone, and copies of it learn on for the same steps on the same crops: with L1 alone, with MDIQA-lite at each
-weight of sharpness and of noisiness (the others 1), and, for comparison, with ST-LPIPS and with MDIQA-lite's overall
-score as a plain no-reference one. One more gets the knobs of examples/steer_at_test_time.py, learns on for longer, and
-is steered when it is used. All learn from DATA/kodak24, and are measured on images of DATA/bsds500. It writes
-results/control.md and .json: how weights and measures that ask no model go together, and what it costs.
+Networks, degradations and training are those of examples/steer_restoration.py. For each seed one network is trained
+with L1 alone, and copies of it are trained further for the same steps on the same crops: with L1 alone, with MDIQA-lite
+at each weight of sharpness and of noisiness (the others 1), and, for comparison, with ST-LPIPS and with MDIQA-lite's
+overall score. Another copy gets the knobs of examples/steer_at_test_time.py, is trained for longer, and is steered at
+test time. All are trained on DATA/kodak24 and measured on DATA/bsds500. Writes results/control.md and .json: how
+measures that use no model correlate with the weights, and what steering costs.
 
-A run that was stopped goes on where it was: finished ones are lines in the work folder.
+An interrupted run resumes: finished runs are lines in the work folder.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from restoration_measures import measure
 from steps import environment, heading
 
 WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0)
-# The measures of each dimension that ask no model, and whether they should rise or fall with its weight.
+# The measures of each dimension that use no model, and whether they should rise (1) or fall (-1) with its weight.
 MEASURES = {
     "sharpness": {"gradient energy": 1, "edge gain": 1},
     "noisiness": {"residual noise": -1, "flat deviation": -1},
 }
 PROGRAMS = ("steer_restoration.py", "restoration_measures.py", "steer_at_test_time.py")
-JUDGES = {
+OBJECTIVES = {
     "off": "L1 alone",
     "neutral": "MDIQA-lite, mean of dimensions, all weights 1",
     "overall": "MDIQA-lite, overall score",
@@ -64,14 +64,14 @@ def setting(dimension: str, weight: float) -> str:
 
 
 STEERED = {setting(dimension, weight): {dimension: weight} for dimension in MEASURES for weight in WEIGHTS}
-RUNS = list(dict.fromkeys([*JUDGES, *STEERED]))
+RUNS = list(dict.fromkeys([*OBJECTIVES, *STEERED]))
 
 
 def rows(
     metric: MultiDimensional, learnt: Sequence[Tensor], kept: Sequence[Tensor], protocol: Row, work: Path
 ) -> Iterator[Row]:
-    """A row a seed and run, from the work folder where it is there already."""
-    # Another protocol or metric must not go on with these.
+    """Yields one row per seed and run, from the work folder if it is there."""
+    # Runs of another protocol or metric must not be mixed with these.
     folder = work / hashlib.sha256(json.dumps(protocol).encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "runs.jsonl"
@@ -95,14 +95,14 @@ def run(
     seed: int,
     name: str,
 ) -> Row:
-    """Trains one network on and measures it."""
+    """Trains one network further and measures it."""
     network = pretrained(metric, learnt, protocol, folder / f"{seed}.safetensors", seed)
     device = next(metric.parameters()).device
     references = [image.to(device) for image in kept]
-    low = [example.degraded(image, Random(index), shots=2).to(device) for index, image in enumerate(kept)]
+    low = [example.degrade(image, Random(index), shots=2).to(device) for index, image in enumerate(kept)]
 
     def measured(restore: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        return measure(metric, example.restored(restore, low), references)
+        return measure(metric, example.restore_images(restore, low), references)
 
     row: Row = {"seed": seed, "name": name}
     started = time.perf_counter()
@@ -112,7 +112,7 @@ def run(
         steps, row["weight"] = protocol["steps with knobs"], protocol["weight"]
         knobs.train(with_knobs, metric, learnt, steps, protocol["rate"], row["weight"], seed=1000 + seed)
         row["seconds a step"] = (time.perf_counter() - started) / steps
-        row["turned"] = {to: measured(knobs.turned(with_knobs, **weights)) for to, weights in STEERED.items()}
+        row["turned"] = {to: measured(knobs.set_knobs(with_knobs, **weights)) for to, weights in STEERED.items()}
         return row | {"figures": row["turned"]["neutral"]}
     objective, row["weight"] = objective_of(name, metric, network, learnt, protocol["weight"])
     example.train(network, learnt, objective, protocol["steps"], protocol["rate"], seed=1000 + seed)
@@ -123,7 +123,7 @@ def run(
 def pretrained(
     metric: MultiDimensional, learnt: Sequence[Tensor], protocol: Row, file: Path, seed: int
 ) -> example.Restorer:
-    """The network that this seed's runs go on from."""
+    """The network that this seed's runs start from."""
     torch.manual_seed(seed)
     network = example.Restorer().to(next(metric.parameters()).device)
     if not file.exists():
@@ -137,52 +137,52 @@ def pretrained(
 def objective_of(
     name: str, metric: MultiDimensional, network: example.Restorer, learnt: Sequence[Tensor], weight: float
 ) -> tuple[example.Objective, float]:
-    """What a run minimizes, and the weight of its judge.
+    """What a run minimizes, and the weight of its frozen metric.
 
-    Other judges have other scales: theirs is the weight with which they pull at the restored images, at first, as
-    strongly as MDIQA-lite's neutral mean does, by the norm of the gradient.
+    Metrics differ in scale: each gets the weight at which its gradient to the restored images initially has the same
+    norm as that of MDIQA-lite's neutral mean.
     """
     if name == "off":
         return F.l1_loss, 0.0
     if name in STEERED:
         factors = {} if name == "neutral" else STEERED[name]
-        return example.steered(metric, weight, **factors), weight
+        return example.steered_objective(metric, weight, **factors), weight
     metric.set_weights(torch.ones(len(metric.dimension_names)))
     device = next(metric.parameters()).device
-    judge = mdiqa_metric.create("stlpips-alex").to(device) if name == "st-lpips" else metric
-    matched = weight * pull(DimensionMean(metric), network, learnt) / pull(judge, network, learnt)
-    loss = Loss(judge, matched)
+    other = mdiqa_metric.create("stlpips-alex").to(device) if name == "st-lpips" else metric
+    matched = weight * gradient_norm(DimensionMean(metric), network, learnt) / gradient_norm(other, network, learnt)
+    loss = Loss(other, matched)
 
     def objective(restored: Tensor, clean: Tensor) -> Tensor:
-        references = (clean,) if judge.full_reference else ()
+        references = (clean,) if other.full_reference else ()
         return F.l1_loss(restored, clean) + loss(restored.clamp(0, 1), *references)
 
     return objective, matched
 
 
-def pull(judge: Metric, network: example.Restorer, learnt: Sequence[Tensor]) -> float:
-    """The mean norm of a judge's gradient to restored images, over a few batches."""
-    loss, norms = Loss(judge), []
+def gradient_norm(metric: Metric, network: example.Restorer, learnt: Sequence[Tensor]) -> float:
+    """The mean norm of a metric's gradient to restored images, over a few batches."""
+    loss, norms = Loss(metric), []
     device = next(network.parameters()).device
     for low, clean in example.batches(learnt, 8, seed=-1):
         with torch.no_grad():
             restored = network(low.to(device)).clamp(0, 1)
-        references = (clean.to(device),) if judge.full_reference else ()
+        references = (clean.to(device),) if metric.full_reference else ()
         (gradient,) = torch.autograd.grad(loss(restored.requires_grad_(), *references), restored)
         norms.append(gradient.norm().item())
     return statistics.mean(norms)
 
 
-def answers(found: Sequence[Row]) -> list[Row]:
-    """Spearman's correlation of weight and measure by seed and over all, for each dimension and measure.
+def responses(found: Sequence[Row]) -> list[Row]:
+    """Spearman's correlation of weight and measure, by seed and pooled, for each dimension and measure.
 
-    Over all it is that of differences to the seed's neutral run: seeds begin with networks of their own.
+    Pooled values are differences to the seed's neutral run, because every seed starts from another network.
     """
     by_run = {(row["seed"], row["name"]): row["figures"] for row in found}
     seeds = sorted({row["seed"] for row in found})
     rows = []
     for dimension, measures in MEASURES.items():
-        # Ours is no independent measure; it says whether training did what it was asked.
+        # Our own score is not an independent measure; it shows whether training did what it should.
         for key, sign in {**measures, dimension: 1}.items():
             values = [[by_run[seed, setting(dimension, weight)][key] for weight in WEIGHTS] for seed in seeds]
             own = [float(spearmanr(WEIGHTS, line).statistic) for line in values]
@@ -198,7 +198,7 @@ def answers(found: Sequence[Row]) -> list[Row]:
 
 
 def costs(found: Sequence[Row]) -> dict[str, Row]:
-    """Figures of each run, and what they differ from the same seed's with L1 alone: mean and deviation over seeds."""
+    """Figures of each run and their differences to the same seed's with L1 alone: mean and deviation over seeds."""
     off = {row["seed"]: row["figures"] for row in found if row["name"] == "off"}
     table = {}
     for name in RUNS:
@@ -219,34 +219,34 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"mean": statistics.mean(values), "std": statistics.stdev(values) if len(values) > 1 else 0.0}
 
 
-def answers_of_knobs(found: Sequence[Row]) -> list[Row]:
-    """As `answers`, of the networks with knobs."""
+def knob_responses(found: Sequence[Row]) -> list[Row]:
+    """As `responses`, of the networks with knobs."""
     runs = [row for row in found if row["name"] == "knobs"]
-    return answers(
+    return responses(
         [{"seed": row["seed"], "name": to, "figures": it} for row in runs for to, it in row["turned"].items()]
     )
 
 
 def report(facts: Row, protocol: Row, response: Sequence[Row], turned: Sequence[Row], cost: dict[str, Row]) -> str:
     """The tables of a result, in Markdown."""
-    lines = heading("The knob on a restoration network", facts, f"Judged by {protocol['metric']}.")
+    lines = heading("Steering a restoration network", facts, f"Metric: {protocol['metric']}.")
     lines += [
         f"{protocol['seeds']} seeds, each with a network of its own ({protocol['parameters']} parameters), trained",
         f"{protocol['pre-training']} steps with L1 alone and {protocol['steps']} more for each row, from one start and",
         f"on the same crops of {protocol['learnt']} Kodak images. Measured on {protocol['kept']} of BSDS500.",
-        f"The weight of the quality beside L1 is {protocol['weight']:g}. Means and deviations over seeds.",
+        f"The weight of the quality is {protocol['weight']:g}, that of L1 is 1. Means and deviations over seeds.",
         "",
-        "## Weight of a dimension and measures that ask no model",
+        "## Weight of a dimension and measures that use no model",
         "",
         "Spearman's correlation of weight and measure, by seed, and of all seeds' differences to their neutral run.",
-        "The last line of each dimension is its own score, which shows whether training did as it was asked.",
+        "The last line of each dimension is its own score, which shows whether training did what it should.",
         "",
         *_response(response),
         "",
-        "## One network, steered when it is used",
+        "## One network, steered at test time",
         "",
-        f"The same of networks that take the weights as input and learnt {protocol['steps with knobs']} steps more, at",
-        "weights drawn anew for each image.",
+        f"The same for networks that take the weights as input, trained {protocol['steps with knobs']} steps more, at",
+        "random weights for each image.",
         "",
         *_response(turned),
     ]
@@ -268,14 +268,14 @@ def report(facts: Row, protocol: Row, response: Sequence[Row], turned: Sequence[
     names = list(cost["off"]["figures"])
     lines += [
         "",
-        "## Other judges, same budget",
+        "## Other objectives, same budget",
         "",
-        "Each judge has the weight with which it first pulls as strongly as MDIQA-lite's neutral mean does.",
+        "Each metric has the weight at which its gradient initially has the norm of MDIQA-lite's neutral mean.",
         "",
         f"| objective | weight | s a step | {' | '.join(names)} |",
         "|---" * (len(names) + 3) + "|",
     ]
-    for name, words in JUDGES.items():
+    for name, words in OBJECTIVES.items():
         row = cost[name]
         cells = [f"{row['weight']['mean']:.3g}", f"{row['seconds a step']['mean']:.2f}"]
         cells += [_cell(row["figures"][key]) for key in names]
@@ -308,9 +308,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("/tmp/mdiqa-control"), help="for finished runs")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--pretraining", type=int, default=800, help="steps with L1 alone")
-    parser.add_argument("--steps", type=int, default=200, help="of each run after that")
+    parser.add_argument("--steps", type=int, default=200, help="of each further run")
     parser.add_argument("--knob-steps", type=int, default=600, help="of the network with knobs")
-    parser.add_argument("--weight", type=float, default=0.15, help="of the quality beside L1")
+    parser.add_argument("--weight", type=float, default=0.15, help="of the quality, L1 having weight 1")
     parser.add_argument("--images", type=int, default=12, help="to measure on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=HERE / "results")
@@ -318,7 +318,7 @@ def main() -> None:
 
 
 def measure_control(metric: MultiDimensional, options: argparse.Namespace) -> None:
-    """Runs all there is to run, and writes the result."""
+    """Makes all runs that are not finished yet, and writes the result."""
     facts = environment(torch.device(options.device))
     metric = metric.to(options.device)
     learnt = [mdiqa_metric.read_image(path)[0] for path in list_images([options.data / "kodak24"])]
@@ -347,7 +347,7 @@ def measure_control(metric: MultiDimensional, options: argparse.Namespace) -> No
         figures = ", ".join(f"{key} {value:.3f}" for key, value in row["figures"].items())
         done = f"{len(found)} of {options.seeds * len(RUNS)}, {time.perf_counter() - started:.0f} s"
         print(f"{done}: seed {row['seed']}, {row['name']}: {figures}", flush=True)
-    response, turned, cost = answers(found), answers_of_knobs(found), costs(found)
+    response, turned, cost = responses(found), knob_responses(found), costs(found)
     content = {"environment": facts, "protocol": protocol, "response": response, "knobs": turned, "cost": cost}
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "control.json").write_text(json.dumps({**content, "runs": found}, indent=1) + "\n")

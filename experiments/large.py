@@ -1,8 +1,8 @@
-"""What MDIQA scores of a 4K image whole, resized and by tiles: `python experiments/large.py DATA [--official FOLDER]`.
+"""How MDIQA scores a 4K image whole, resized and by tiles: `python experiments/large.py DATA [--official FOLDER]`.
 
-DATA is a folder of photographs, which are brought to 3840 x 2160 by bicubic interpolation. Without the authors' files
-the parameters are the golden file's stand-ins: how far a resize moves their scores says how much of the image such a
-network sees, and nothing of how people would judge.
+DATA is a folder of photographs, which are resized to 3840 x 2160 by bicubic interpolation. Without the authors' files
+the parameters are the golden file's stand-ins: how far a resize moves their scores shows how much of the image such a
+network uses, and nothing about human opinions.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ SIZE = (2160, 3840)
 
 
 def resized(metric: MDIQA, image: Tensor, shorter: int) -> Tensor:
-    """The score of the image with its shorter side brought to so many pixels, antialiased."""
+    """The score of the image resized to that shorter side, antialiased."""
     size = [shorter * side // min(image.shape[-2:]) for side in image.shape[-2:]]
     return metric(F.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1))
 
 
 def tiled(metric: MDIQA, image: Tensor, side: int) -> Tensor:
-    """The mean score of tiles of so many pixels a side, spread evenly, overlapping as little as they can."""
+    """The mean score of square tiles of that side, evenly spread with the least overlap."""
     scores = []
     for top in starts(image.shape[-2], side):
         scores += [metric(image[..., top : top + side, left : left + side]) for left in starts(image.shape[-1], side)]
@@ -92,7 +92,7 @@ def main() -> None:
     parameters = "the authors' files" if options.official else "stand-ins of the golden file, untrained"
     lines = heading("MDIQA on 4K images", facts, f"Parameters: {parameters}.")
     lines += [
-        "Photographs brought to 3840 x 2160; score, and in brackets how many times faster than the whole image.",
+        "Photographs resized to 3840 x 2160; score, and in brackets how many times faster than the whole image.",
         "",
         f"| image | whole | {' | '.join(WAYS)} |",
         "|---" * (len(WAYS) + 2) + "|",

@@ -1,8 +1,9 @@
-"""MDIQA-lite on images it never saw, how fast it is, and what its gradient makes: `python experiments/lite.py DATA`.
+"""MDIQA-lite: speed, dimensions on held-out images, images optimized with it: `python experiments/lite.py DATA`.
 
-DATA is a folder with bsds500/, of which nothing was trained on. Three parts: a loss step beside MDIQA's and LPIPS-VGG's
-in one process; ladders and cross-talk, as its card has them of kept-out scenes; and the adversary: noisy and blurred
-images are optimized against each form, 200 steps, and set beside the clean ones. It writes results/lite.md and .json.
+DATA is a folder with bsds500/, which was not used in training. Three parts: the time of a loss step compared with MDIQA
+and LPIPS-VGG in one process; ladders and cross-talk, as on its card for held-out scenes; and the adversary: noisy and
+blurred images are optimized with each form for 200 steps and compared with the clean ones. Writes results/lite.md and
+.json.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "benchmarks"))
 from steps import environment, heading, images
 
-SPOILED = {
+DEGRADATIONS = {
     "display noise": lambda image: display_noise(image, 0.6, Random(0)),
     "sensor noise": lambda image: photon_noise(image, 0.6, Random(0)),
     "defocus": lambda image: defocus(image, 0.5, Random(0)),
@@ -40,14 +41,14 @@ OTHERS = ("mdiqa", "lpips-vgg")
 
 
 class LossStep:
-    """Forward, and backward to the image where it asks for a gradient."""
+    """Forward and, if `backward`, backward to the image."""
 
     def __init__(self, metric: mdiqa_metric.Metric, image: Tensor, reference: Tensor | None, backward: bool) -> None:
         self.metric, self.reference = metric, reference
         self.image = image.clone().requires_grad_(backward)
 
     def encode(self) -> None:
-        """Nothing is made beforehand."""
+        """Does nothing: no reference is encoded beforehand."""
 
     def __call__(self) -> None:
         self.image.grad = None
@@ -58,7 +59,7 @@ class LossStep:
 
 
 def speed(lite: MDIQALite, rounds: int, device: torch.device) -> dict[str, Any]:
-    """Times of others over ours, and images a second."""
+    """Times of other metrics over ours, and images per second."""
     image, reference = images(1, 256, device)
     mdiqa: MDIQA = ours().to(device)
     lpips = mdiqa_metric.create("lpips-vgg", weights=None).to(device)
@@ -76,10 +77,10 @@ def speed(lite: MDIQALite, rounds: int, device: torch.device) -> dict[str, Any]:
 
 
 def adversary(lite: MDIQALite, clean: list[Tensor], steps: int) -> dict[str, Any]:
-    """Means over images as pixels climb the score: score and PSNR to the clean image, before, best and after."""
+    """Means over images whose pixels are optimized for the score: score and PSNR before, at best and after."""
     psnr = mdiqa_metric.create("psnr").to(clean[0].device)
     found = {}
-    for kind, spoil in SPOILED.items():
+    for kind, degrade in DEGRADATIONS.items():
         for name in ("mean of dimensions", "noisiness", "sharpness", "overall"):
             asked = [float(each == name) for each in lite.dimension_names]
             form = (lite if name == "overall" else DimensionMean(lite)).set_weights(
@@ -87,7 +88,7 @@ def adversary(lite: MDIQALite, clean: list[Tensor], steps: int) -> dict[str, Any
             )
             scores, fidelity = [], []
             for photo in clean:
-                loss, image = Loss(form), spoil(photo)[None].requires_grad_()
+                loss, image = Loss(form), degrade(photo)[None].requires_grad_()
                 optimizer = torch.optim.Adam([image], lr=1 / 255)
                 line = [form(image).item()], [psnr(image, photo[None]).item()]
                 for _ in range(steps):
@@ -114,14 +115,17 @@ def _means(rows: list[list[float]]) -> list[float]:
 
 def report(facts: dict[str, Any], found: dict[str, Any]) -> str:
     """The tables, in Markdown."""
-    lines = heading("MDIQA-lite", facts, "Images of BSDS500, cropped to 288 px, none of which was trained on.")
+    lines = heading("MDIQA-lite", facts, "Images of BSDS500, not used in training, cropped to 288 px.")
     lines += ["## Speed", "", "A loss step at 256 px, batch 1: time of the other over that of ours.", ""]
     for name, row in found["speed"].items():
         if isinstance(row, dict):
             lines.append(f"* {name}: {row['median']:.2f} [{row['low']:.2f}, {row['high']:.2f}]")
-    lines += [f"* scores {found['speed']['images of 512 px a second']:.0f} images of 512 px a second here", ""]
+    lines += [
+        f"* scores {found['speed']['images of 512 px a second']:.0f} images of 512 px per second on this machine",
+        "",
+    ]
     names = list(found["ladders"])
-    lines += ["## Ladders and cross-talk", "", "See the card for what they are.", ""]
+    lines += ["## Ladders and cross-talk", "", "The card explains them.", ""]
     lines += [f"| changed | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for name in names:
         lines.append(f"| {name} | {' | '.join(f'{value:.3f}' for value in found['cross-talk'][name].values())} |")
@@ -145,9 +149,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--count", type=int, default=10, help="images of the ladders")
-    parser.add_argument("--attacked", type=int, default=4, help="images of the adversary")
-    parser.add_argument("--steps", type=int, default=200, help="of the adversary")
+    parser.add_argument("--count", type=int, default=10, help="images for the ladders")
+    parser.add_argument("--attacked", type=int, default=4, help="images for the adversary")
+    parser.add_argument("--steps", type=int, default=200, help="steps of the adversary")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()

@@ -1,10 +1,10 @@
-"""Time and peak memory of MDIQA beside a plain sequential one, `plain_mdiqa.py`: `python experiments/mdiqa.py`.
+"""Time and peak memory of MDIQA compared with a plain implementation, `plain_mdiqa.py`: `python experiments/mdiqa.py`.
 
 Both load the same stand-in parameters in the published layout, and must give the same score and gradient before they
-are timed. In one process every contender of a case runs once a round, each second round backwards; a ratio is taken
-within a round, and the tables give medians with quartiles. Peak memory is measured as memory.py says, each contender in
-a process of its own. The other forms (mean, distance, fewer dimensions, checkpointing) are set beside our own overall
-score.
+are timed. In one process every contender of a case runs once per round, every second round in reverse order; a ratio is
+taken within a round, and the tables give medians with quartiles. Peak memory is measured as memory.py explains, each
+contender in a process of its own. The other forms (mean, distance, fewer dimensions, checkpointing) are compared with
+our own overall score.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ sys.path.insert(0, str(ROOT))
 SIZES = {"cpu": ((256, 1), (256, 4), (256, 8), (512, 1), (512, 4), (1024, 1)), "cuda": None}
 ALL = tuple((size, batch) for size in (256, 512, 1024) for batch in (1, 4, 8))
 CHECKED = (
-    "Both sides have the stand-in parameters of tests/golden/mdiqa.json, and are checked to give its scores and one "
-    "gradient."
+    "Both sides have the stand-in parameters of tests/golden/mdiqa.json and are checked to give its scores and the "
+    "same gradient."
 )
 TWO = dict.fromkeys(mdiqa_metric.MDIQA.dimension_names, 0.0) | {"sharpness": 1.0, "noisiness": 1.0}
 
@@ -64,7 +64,7 @@ def ours(**options: Any) -> MDIQA:
 
 
 def contender(name: str, model: MDIQA | None = None) -> nn.Module:
-    """The module of that name; forms share `model` where it is given."""
+    """The module of that name; forms share `model` if it is given."""
     if name == "plain":
         return plain()
     if name == "ours, checkpointing":
@@ -82,18 +82,18 @@ class Step:
         self, name: str, module: nn.Module, size: int, batch: int, mode: Mode, backward: bool, device: torch.device
     ) -> None:
         image, self.reference = images(batch, size, device)
-        if mode.channels_last:  # our backbones hold their weights so already
+        if mode.channels_last:  # our backbones already keep their weights in this layout
             image = image.contiguous(memory_format=torch.channels_last)
             module = module if name != "plain" else copy.deepcopy(module).to(memory_format=torch.channels_last)
         if mode.compiled:
-            torch._dynamo.reset()  # else a second size is compiled for sizes of any kind
+            torch._dynamo.reset()  # otherwise a second size would be compiled as dynamic
         self.image = image.requires_grad_(backward)
         self.name, self.module, self.mode, self.backward = name, module, mode, backward
         self.call = torch.compile(module) if mode.compiled else module
         self.inputs: tuple[Any, ...] = (self.image, self.reference) if name.startswith("distance") else (self.image,)
 
     def encode(self) -> None:
-        """Sends the reference through the backbones beforehand, where the name says so."""
+        """Encodes the reference beforehand, for contenders whose name says so."""
         if "encoded" in self.name:
             self.inputs = (self.image, self.module.encode(self.reference))
 
@@ -137,7 +137,7 @@ def ratio(over: list[float], under: list[float]) -> dict[str, float]:
 
 
 def agree(one: nn.Module, other: nn.Module, device: torch.device) -> None:
-    """Both give the golden file's scores, and one gradient, or there is nothing to compare."""
+    """Asserts that both give the golden file's scores and the same gradient."""
     from tests.golden import golden
     from tests.rows import content
 
@@ -154,7 +154,7 @@ def agree(one: nn.Module, other: nn.Module, device: torch.device) -> None:
 
 
 def times(cases: tuple[tuple[int, int], ...], rounds: int, device: torch.device) -> list[dict[str, Any]]:
-    """Ours beside the plain one, and ours in the other forms, over all cases and modes."""
+    """Ours compared with the plain one, and our other forms with ours, over all cases and modes."""
     model = ours().to(device)
     modules: dict[str, nn.Module] = {"plain": plain().to(device), "ours": model}
     agree(*modules.values(), device)
@@ -210,11 +210,11 @@ def peaks_of(
     module = contender(name).to(device)
     parameters.cache_clear()
     found = {}
-    for size, batch in ((64, 1), *cases):  # the first makes what is made at run time
+    for size, batch in ((64, 1), *cases):  # the first is a warm-up: it creates what is created at run time
         run = Step(name, module, size, batch, mode, True, device)
         gc.collect()
         base = allocated(device)
-        run.encode()  # its features are made after the base line is read, and stay throughout the step
+        run.encode()  # after the base line is read: its features count as part of the step
         lower_the_mark(device)
         run()
         found[size, batch] = highest(device) - base
@@ -232,9 +232,9 @@ def _line(row: dict[str, Any]) -> str:
 
 def report(facts: dict[str, Any], rows: list[dict[str, Any]], memory: list[dict[str, Any]]) -> str:
     """The tables of a result, in Markdown."""
-    lines = heading("MDIQA beside a plain sequential one", facts, CHECKED)
+    lines = heading("MDIQA and a plain implementation", facts, CHECKED)
     lines += [
-        "Above 1 ours is faster, or needs less. An encoded reference's features count as part of its memory.",
+        "Above 1, ours is faster or needs less memory. An encoded reference's features count as part of its memory.",
         "",
         "## Time: plain over ours",
         "",

@@ -1,8 +1,8 @@
-"""MDIQA as a good programmer would first write it: what experiments/mdiqa.py measures ours against.
+"""MDIQA as a good programmer would first write it: the baseline of experiments/mdiqa.py.
 
-One module after the other, as the authors' program is built: live batch normalization, nine heads in a loop, each of
-PyTorch's own attention and layer normalization, autograd as it comes. It takes the published key layout and scores what
-ours does with the same parameters. Frozen, in eval mode, and CLIP without gradient, as the authors have it.
+One module after the other, like the authors' program: live batch normalization, nine heads in a loop with PyTorch's own
+attention and layer normalization, and plain autograd. It loads the published key layout and gives the same scores as
+ours with the same parameters. Frozen, in eval mode, and CLIP without gradient, as the authors have it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Attention to a memory and a perceptron; `self_attn` lies in the published files and is never used."""
+    """Attention to a memory and a perceptron; `self_attn` is in the published files but unused."""
 
     def __init__(self, width: int = 256, parts: int = 4) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Decoder(nn.Module):
 
 
 class Layers(nn.Module):
-    """A list of one layer, which is how the published names have it."""
+    """A list of one layer, as in the published key names."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The example that steers a restoration network, with an untrained metric, and what its benchmark counts."""
+"""The example that steers a restoration network, with an untrained metric, and what its experiment reports."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def images():
     return [whole[:, top : top + 200, left : left + 194] for top in (0, 140, 280) for left in (0, 158)]
 
 
-def test_the_measures_that_ask_no_model_tell_blur_halos_and_noise_apart(measures):
+def test_the_measures_without_a_model_distinguish_blur_halos_and_noise(measures):
     image = photograph(256, 256)[0]
     noise = 0.02 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
     soft = blur(image, gaussian(1.0))
@@ -95,13 +95,13 @@ def test_the_measures_that_ask_no_model_tell_blur_halos_and_noise_apart(measures
 
 
 def test_degrading_halves_blurs_and_repeats(example, measures, images):
-    low = example.degraded(images[0], Random(3), shots=2)
+    low = example.degrade(images[0], Random(3), shots=2)
     assert low.shape == (2, 3, 100, 97)
-    assert torch.equal(low, example.degraded(images[0], Random(3), shots=2))
-    assert torch.equal(low[:1], example.degraded(images[0], Random(3)))
+    assert torch.equal(low, example.degrade(images[0], Random(3), shots=2))
+    assert torch.equal(low[:1], example.degrade(images[0], Random(3)))
     assert not torch.equal(low[0], low[1])
     assert 0 <= low.min() <= low.max() <= 1
-    assert measures.edge_gain(example.enlarged(low)[0], images[0]) < 0.9
+    assert measures.edge_gain(example.enlarge(low)[0], images[0]) < 0.9
     one, other = (list(example.batches(images, 2, seed=5, size=3, side=64)) for _ in range(2))
     assert [part.shape for part in one[0]] == [(3, 3, 32, 32), (3, 3, 64, 64)]
     for step in zip(one, other, strict=True):
@@ -112,8 +112,8 @@ def test_training_beats_the_bicubic_enlargement_that_it_begins_as(example, image
     torch.manual_seed(0)
     network = example.Restorer()
     assert 100_000 < sum(weight.numel() for weight in network.parameters()) < 300_000
-    low = example.degraded(images[0], Random(0))
-    assert torch.equal(network(low), example.enlarged(low))
+    low = example.degrade(images[0], Random(0))
+    assert torch.equal(network(low), example.enlarge(low))
     seen = list(example.batches(images, 4, seed=0))
 
     def far():
@@ -126,23 +126,25 @@ def test_training_beats_the_bicubic_enlargement_that_it_begins_as(example, image
     assert far() < 0.95 * before
 
 
-def test_the_objective_raises_the_dimension_that_it_is_told_to(example, untrained, images):
+def test_the_objective_raises_the_weighted_dimension(example, untrained, images):
     clean = torch.stack([photo[:, :64, :64] for photo in images[:2]])
     raised = {}
     for name in ("sharpness", "noisiness"):
-        objective = example.steered(untrained, 100.0, **dict.fromkeys(untrained.dimension_names, 0.0) | {name: 1.0})
+        objective = example.steered_objective(
+            untrained, 100.0, **dict.fromkeys(untrained.dimension_names, 0.0) | {name: 1.0}
+        )
         image = clean.clone()
         for _ in range(3):
             image.requires_grad_()
-            (slope,) = torch.autograd.grad(objective(image, clean), image)
-            image = image.detach() - 0.01 * slope.sign()
+            (gradient,) = torch.autograd.grad(objective(image, clean), image)
+            image = image.detach() - 0.01 * gradient.sign()
         gained = untrained.dimensions(image.clamp(0, 1)) - untrained.dimensions(clean)
         raised[name] = gained.mean(0)[untrained.dimension_names.index(name)]
     assert min(raised.values()) > 0
-    # Beyond black and white there is nothing to judge: only L1 is felt there.
+    # Beyond black and white the quality is constant: only L1 has a gradient there.
     image = torch.full_like(clean, 1.05).requires_grad_()
-    (slope,) = torch.autograd.grad(objective(image, clean), image)
-    assert torch.equal(slope, torch.full_like(slope, 1 / slope.numel()))
+    (gradient,) = torch.autograd.grad(objective(image, clean), image)
+    assert torch.equal(gradient, torch.full_like(gradient, 1 / gradient.numel()))
 
 
 def test_the_program_writes_a_table_and_a_plot(example, untrained, images, tmp_path, monkeypatch, capsys):
@@ -170,7 +172,7 @@ def test_the_program_writes_a_table_and_a_plot(example, untrained, images, tmp_p
     assert rows["reference"]["edge gain"] == "1"
     assert rows["reference"]["residual noise"] == "0"
     printed = capsys.readouterr().out
-    assert "Mean over 2 images" in printed
+    assert "Mean over 2 held-out images" in printed
     assert "sharpness 4, noisiness 0.5" in printed
     with Image.open("out/steer.png") as plot:
         assert plot.format == "PNG"
@@ -178,14 +180,14 @@ def test_the_program_writes_a_table_and_a_plot(example, untrained, images, tmp_p
         assert len(set(np.asarray(plot.convert("L")).ravel())) > 100
 
 
-def test_a_network_with_knobs_begins_as_the_one_without_and_learns_to_answer(example, untrained, images):
+def test_a_network_with_knobs_starts_as_the_one_without_and_learns_to_respond(example, untrained, images):
     knobs = importlib.import_module("steer_at_test_time")
     torch.manual_seed(0)
     plain, network = example.Restorer(), knobs.SteerableRestorer()
     example.train(plain, images, F.l1_loss, steps=2, rate=1e-3)
     network.load_state_dict(plain.state_dict(), strict=False)
-    low = example.degraded(images[0], Random(0))
-    sharp, clean = (knobs.turned(network, **{name: 4.0}) for name in knobs.KNOBS)
+    low = example.degrade(images[0], Random(0))
+    sharp, clean = (knobs.set_knobs(network, **{name: 4.0}) for name in knobs.KNOBS)
     with torch.no_grad():
         assert torch.equal(sharp(low), plain(low))
         assert torch.equal(clean(low), plain(low))
@@ -256,7 +258,7 @@ def test_steps_that_are_asked_for_are_made(example, untrained, monkeypatch, tmp_
     assert made == [(steps, math.inf if arguments else example.SLOWEST)]
 
 
-def test_what_cannot_work_is_told_before_training(example, untrained, images, tmp_path):
+def test_impossible_requests_fail_before_training(example, untrained, images, tmp_path):
     with pytest.raises(ValueError, match="Did you mean sharpness"):
         example.compare(untrained, images, [{"sharpnes": 2.0}], tmp_path)
     with pytest.raises(ValueError, match="got 1 with a shortest side of 194"):
@@ -271,7 +273,7 @@ def row_of(control, seed, name, gradient, noise, psnr):
     return {"seed": seed, "name": name, "weight": 0.05, "seconds a step": 1.0, "figures": figures}
 
 
-def test_the_benchmark_counts_orders_and_costs(control):
+def test_the_experiment_reports_correlations_and_costs(control):
     found = []
     for seed in (0, 1):
         found += [
@@ -283,7 +285,7 @@ def test_the_benchmark_counts_orders_and_costs(control):
             found.append(row_of(control, seed, control.setting("sharpness", weight), weight, 2.0, 29.5 + seed))
             if weight != 1:
                 found.append(row_of(control, seed, control.setting("noisiness", weight), 1.0, noise, 29.0 + seed))
-    response = {row["measure"]: row for row in control.answers(found)}
+    response = {row["measure"]: row for row in control.responses(found)}
     assert response["gradient energy"]["rho"] == {"pooled": pytest.approx(1), "by seed": pytest.approx([1, 1])}
     assert response["gradient energy"]["reached"]
     assert response["residual noise"]["rho"]["by seed"] == pytest.approx([-1, 0], abs=1e-9)
@@ -296,14 +298,14 @@ def test_the_benchmark_counts_orders_and_costs(control):
     protocol = dict.fromkeys(("metric", "parameters", "pre-training", "steps", "steps with knobs", "learnt", "kept"), 1)
     # One network with knobs answers as the first seed's did.
     turned = {row["name"]: row["figures"] for row in found if row["seed"] == 0 and row["name"] in control.STEERED}
-    knobs = control.answers_of_knobs([{"seed": 0, "name": "knobs", "turned": turned}])
+    knobs = control.knob_responses([{"seed": 0, "name": "knobs", "turned": turned}])
     assert {row["measure"]: row["rho"]["pooled"] for row in knobs}["residual noise"] == pytest.approx(-1)
-    text = control.report(facts, {**protocol, "seeds": 2, "weight": 0.05}, control.answers(found), knobs, cost)
+    text = control.report(facts, {**protocol, "seeds": 2, "weight": 0.05}, control.responses(found), knobs, cost)
     assert "| sharpness | gradient energy | 1.000 | 1.00, 1.00 | 0.25 ± 0 |" in text
     assert "falls by 0.50 dB" in text
 
 
-def test_the_benchmark_goes_on_where_it_was(control, tmp_path, monkeypatch):
+def test_the_experiment_resumes(control, tmp_path, monkeypatch):
     ran = []
 
     def run(metric, learnt, kept, protocol, folder, seed, name):
