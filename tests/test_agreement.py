@@ -14,15 +14,8 @@ import pytest
 from scipy import optimize, stats
 
 from mdiqa_metric.evaluation import correlations
-from mdiqa_metric.evaluation.agreement import (
-    agreement,
-    compare,
-    difference,
-    distribution_metrics,
-    logistic4,
-    logistic5,
-    measure,
-)
+from mdiqa_metric.evaluation.agreement import agreement, compare, difference, distribution_metrics, measure
+from mdiqa_metric.evaluation.logistic import logistic4, logistic5
 
 SMALL, LARGE = 60, 1500  # images of which Kendall's pairs are one run, and many that are merged
 

@@ -9,9 +9,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mdiqa_metric import Loss
-from tests.rows import ROWS, Row, first_of_each_class, metric_of, pair_of
+from tests.rows import Row, metric_of, pair_of, row_of
 
-TRAINABLE = first_of_each_class(row for row in ROWS if row.trainable)
+# `Frozen` and `Loss` hide a metric from DDP, whatever the metric is: one of each kind stands for all.
+TRAINABLE = [row_of(name) for name in ("psnr", "ssim-y-full", "stlpips-alex", "mdiqa-lite", "mdiqa-lite-distance")]
 
 
 class Restorer(nn.Module):
@@ -28,7 +29,7 @@ class Restorer(nn.Module):
 
 
 def step_of(model, image, reference):
-    """The body's gradients after two forward passes whose mean is trained, and the judge's fingerprint."""
+    """The body's gradients after two forward passes whose mean is trained, and the metric's fingerprint."""
     model.train()
     (
         (model(image, reference) + model(image.flip(-1), None if reference is None else reference.flip(-1))) / 2
@@ -58,7 +59,7 @@ def test_two_processes_train_as_one(tmp_path):
     assert list(ranks[0]) == list(ranks[1]) == [row.name for row in TRAINABLE]
     for row in TRAINABLE:
         gradients, fingerprint = step_of(Restorer(row), *pair_of(row, count=2))
-        for result, judge in (ranks[0][row.name], ranks[1][row.name]):
+        for result, line in (ranks[0][row.name], ranks[1][row.name]):
             for ours, alone in zip(result, gradients, strict=True):
                 torch.testing.assert_close(ours, alone, rtol=1e-3, atol=5e-3 * alone.abs().max().item())
-            assert judge == fingerprint == metric_of(row).fingerprint()
+            assert line == fingerprint == metric_of(row).fingerprint()

@@ -31,9 +31,9 @@ class Holder(nn.Module):
         self.body = nn.Conv2d(3, 3, 1)
         if metric.differentiable:
             self.loss, self.other = Loss(metric), WeightedLoss({"a": (Loss(metric, 0.5), 1.0)})
-        self.judges = nn.ModuleDict({"first": metric})
+        self.metrics_inside = nn.ModuleDict({"first": metric})
         self.several = nn.Sequential(nn.Identity(), metric)
-        self.judge = metric
+        self.metric_inside = metric
 
 
 def spoil(holder):
@@ -68,9 +68,9 @@ def test_no_holder_trains_saves_or_initializes_a_metric(row):
     assert not any(weight.requires_grad for weight in metric.parameters())
     other = Holder(copy.deepcopy(metric))
     other.load_state_dict(holder.state_dict(), strict=True)
-    foreign = {f"judge.{key}": torch.zeros_like(value) for key, value in metric.state_dict().items()}
+    foreign = {f"metric_inside.{key}": torch.zeros_like(value) for key, value in metric.state_dict().items()}
     other.load_state_dict(holder.state_dict() | foreign, strict=True)
-    assert other.judge.fingerprint() == line, "weights that an older checkpoint held do not come in"
+    assert other.metric_inside.fingerprint() == line, "weights that an older checkpoint held do not come in"
     lacking = {"body.weight": holder.body.weight}
     with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "body.bias"'):
         other.load_state_dict(lacking)

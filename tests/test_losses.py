@@ -133,11 +133,11 @@ def test_resizing_stays_in_the_range():
     assert torch.equal(lite(edges), create("mdiqa-lite")(resize(edges, (96, 96), "bicubic")))
 
 
-# --- a slope everywhere -----------------------------------------------------------------------------------------------
+# --- a gradient everywhere --------------------------------------------------------------------------------------------
 
 
 @each_paired
-def test_an_inverted_image_has_a_slope(row):
+def test_an_inverted_image_has_a_gradient(row):
     loss = Loss(metric_of(row))
     _, reference = pair_of(row)
     ramp = torch.linspace(0.2, 0.8, reference.shape[-1]).expand_as(reference)

@@ -163,7 +163,7 @@ def test_shapley_values_of_a_sum_are_its_terms_and_of_a_product_its_halves():
     assert torch.allclose(halves, torch.tensor([[3.0, 3.0, 0.0]]))
 
 
-def test_a_map_shows_where_a_image_differs(mdiqa):
+def test_a_map_shows_where_an_image_differs(mdiqa):
     image = photograph(160, 160).clone()
     changed = image.clone()
     changed[..., :32, :32] = 0.5

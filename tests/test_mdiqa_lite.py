@@ -75,7 +75,7 @@ def test_an_explanation_adds_up(lite):
     lite.set_weights([1.0] * 5)
 
 
-def test_the_map_of_sharpness_shows_where_a_image_is_soft(lite):
+def test_the_map_of_sharpness_shows_where_an_image_is_soft(lite):
     image = data.astronaut()[:256, 128:384]
     sharp = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
     soft = sharp.clone()

@@ -199,7 +199,7 @@ def test_a_gradient_penalty_can_be_taken():
 
 
 def test_a_vector_without_active_features_has_a_finite_gradient():
-    """The peers divide by a norm whose slope at zero is NaN."""
+    """The peers divide by a norm whose gradient at zero is NaN."""
     x = torch.zeros(1, 4, 3, 3, requires_grad=True)
     for y in (torch.zeros(1, 4, 3, 3), torch.ones(1, 4, 3, 3)):
         (gradient,) = torch.autograd.grad(unit_distance(x, y, torch.ones(4)).sum(), x)

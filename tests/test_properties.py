@@ -55,7 +55,7 @@ def gradient_of(function, image, reference):
 
 
 @each_metric
-def test_scores_are_one_a_image_and_in_range(row):
+def test_scores_are_one_per_image_and_in_range(row):
     metric = metric_of(row)
     image, reference = pair_of(row, count=2)
     scores = metric(image, reference)
@@ -139,7 +139,7 @@ def test_autocast_keeps_the_score(row, dtype):
 
 
 @each_metric
-def test_a_parent_in_half_precision_takes_its_judge_along(row):
+def test_a_parent_in_half_precision_takes_its_metric_along(row):
     """`model.bfloat16()` moves the weights of a loss inside; scores and gradients go on, and come in float32."""
     metric = copy.deepcopy(metric_of(row))
     image, reference = pair_of(row)
@@ -328,7 +328,7 @@ def test_gradient_is_finite_where_training_passes_through(row):
 
 
 @each_loss
-def test_the_gradient_is_the_slope(row):
+def test_the_gradient_is_the_finite_difference(row):
     """Directional finite differences in float64: what autograd says is what a small step does."""
     loss = Loss(copy.deepcopy(metric_of(row)).double())
     image, reference = pair_of(row)
@@ -363,7 +363,7 @@ def test_gradients_flow_to_a_reference_that_asks_for_them(row):
     assert gradient.abs().sum() > 0
 
 
-# --- the frozen judge -------------------------------------------------------------------------------------------------
+# --- the frozen metric ------------------------------------------------------------------------------------------------
 
 
 class Restorer(nn.Module):
@@ -379,7 +379,7 @@ class Restorer(nn.Module):
 
 
 @each_loss
-def test_the_judge_stays_frozen_in_a_parent(row):
+def test_the_metric_stays_frozen_in_a_parent(row):
     metric = copy.deepcopy(metric_of(row))
     image, reference = pair_of(row)
     model = Restorer(Loss(metric))
@@ -397,7 +397,7 @@ def test_the_judge_stays_frozen_in_a_parent(row):
         value.backward()
         optimizer.step()
         first = value.item() if first is None else first
-    if row.detached:  # the whole slope is not the gradient's, so that a step may lead astray
+    if row.detached:  # part of the derivative is left out of the gradient, so a step may raise the loss
         assert value.item() != first
     else:
         assert value.item() < first, "six steps train the body"
@@ -408,7 +408,7 @@ def test_the_judge_stays_frozen_in_a_parent(row):
 
 
 @each_loss
-def test_a_loss_is_moved_copied_and_pickled_with_its_judge(row):
+def test_a_loss_is_moved_copied_and_pickled_with_its_metric(row):
     image, reference = pair_of(row)
     model = Restorer(Loss(metric_of(row)))
     expected = model.loss(image, reference)

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mdiqa_metric.evaluation.agreement import agreement, compare, logistic4
+from mdiqa_metric.evaluation.agreement import agreement, compare
+from mdiqa_metric.evaluation.logistic import logistic4
 from mdiqa_metric.evaluation.report import THUMBNAIL, WORST, scatter_plot, write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -178,7 +178,7 @@ def test_the_gradient_of_a_gray_pair_is_that_of_its_channel(name):
     assert all(gradient.abs().max() > 0 for gradient in gradients)
 
 
-def test_psnr_is_a_images_own():
+def test_psnr_is_per_image():
     """Peers that pool the squared error of a batch give 24.6 dB where the mean of 21.6 and 46.0 dB is 33.8."""
     clean = photograph(72, 88).repeat(2, 1, 1, 1)
     image = torch.cat([noisy(clean[:1], 0.1), noisy(clean[:1], 0.005)])
@@ -263,7 +263,7 @@ def test_full_precision_raises_halves_and_leaves_the_rest():
 # Gradients and memory ------------------------------------------------------------------------------------------------
 
 
-def test_the_cores_gradient_is_its_slope():
+def test_the_cores_gradient_is_its_finite_difference():
     """The gradient is written by hand: each way through it is compared with finite differences."""
     generator = torch.Generator().manual_seed(0)
     pair = [torch.rand(2, 2, 14, 13, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(2)]
@@ -276,7 +276,7 @@ def test_the_cores_gradient_is_its_slope():
 
 @pytest.mark.parametrize("name", ["ms-ssim-y-full", "ms-ssim-rgb", "ms-ssim-y-pyiqa"])
 def test_ms_ssim_is_finite_where_a_scale_is_opposed(name):
-    """A fractional power of a scale's mean has no finite slope at 0 and no value below."""
+    """A fractional power of a scale's mean has no finite gradient at 0 and no value below."""
     clean = photograph(181, 197)
     image = torch.cat([1 - clean, 1 - checkerboard(181, 197)]).requires_grad_()
     score = create(name)(image, torch.cat([clean, checkerboard(181, 197)]))

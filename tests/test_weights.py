@@ -156,6 +156,16 @@ def test_each_file_is_hashed_once_a_load_and_none_is_touched_without_need(rows, 
     assert not hashed
 
 
+def test_a_file_is_hashed_again_only_after_it_changed(rows):
+    files._sha256.cache_clear()
+    create("tiny")
+    create("tiny")
+    assert files._sha256.cache_info().misses == 2
+    os.utime(rows["heads"]["filename"], (1, 1))
+    create("tiny")
+    assert files._sha256.cache_info().misses == 3
+
+
 def test_a_license_that_forbids_commercial_use_is_said_once(rows, caplog):
     rows["heads"] |= {"license": "CC-BY-NC-4.0", "commercial": False}
     with caplog.at_level(logging.WARNING, "mdiqa_metric"):

@@ -1,4 +1,4 @@
-"""Modules that whatever holds them neither trains nor saves, initializes or empties."""
+"""Modules that no parent trains, saves, loads, initializes or empties."""
 
 from __future__ import annotations
 
@@ -12,20 +12,25 @@ from torch import Tensor, nn
 
 Self = TypeVar("Self", bound="Frozen")
 Move = Callable[[Tensor], Tensor]
-# In the memo of `named_modules` where a frozen module itself is asked, not a parent of it.
+# In the memo of `named_modules` when it was called on the frozen module itself, not on a parent.
 _INSIDE = "inside"
 
 
 class Frozen(nn.Module):
-    """A module that stays as it is in any parent, until `unfreeze` asks for the opposite.
+    """A module that no parent changes until `unfreeze` is called.
 
-    While it is frozen, what a parent does to all of its parts passes it by: `train()`, `requires_grad_()`, `apply()`,
-    `parameters()`, `buffers()`, `modules()`, `state_dict()`, `load_state_dict()`, and with them optimizers, DDP and
-    averages of weights. `.to()`, `deepcopy` and pickling take it along, and `to_empty()` moves it, values and all.
+    While it is frozen, a parent's `train()`, `requires_grad_()`, `apply()`, `parameters()`, `buffers()`, `modules()`,
+    `state_dict()` and `load_state_dict()` skip it, and so do optimizers, DDP and weight averaging. `.to()`, `deepcopy`
+    and pickling include it, and `to_empty()` moves it with its values.
 
-    Its own methods see the inside: `parameters()`, `state_dict()` and `load_state_dict()` called on it, and
-    `requires_grad_()`. Only `train()` and `apply()` cannot tell who calls, and do nothing. Whoever walks the tree by
-    `children()` reaches it all the same: `nn.DataParallel`, which fails on it, and quantization do.
+    Its own `parameters()`, `state_dict()`, `load_state_dict()` and `requires_grad_()` work as usual when called on it
+    directly. `train()` and `apply()` cannot tell who calls them and do nothing. Code that goes through `children()`
+    still reaches it: `nn.DataParallel`, which fails on it, and quantization.
+
+    Example:
+        >>> parent = nn.Sequential(nn.Linear(2, 2), Frozen().freeze())
+        >>> parent.train()[1].training
+        False
     """
 
     _frozen = True
@@ -37,7 +42,7 @@ class Frozen(nn.Module):
         self.register_load_state_dict_post_hook(_miss_nothing)
 
     def freeze(self: Self) -> Self:
-        """Puts it in eval mode, without gradients to the weights, and out of its parents' reach; returns it."""
+        """Switches to eval mode, disables the weights' gradients and hides it from parents; returns the module."""
         self._frozen = True
         for part in self.children():
             if isinstance(part, Frozen):
@@ -45,7 +50,7 @@ class Frozen(nn.Module):
         return self.eval().requires_grad_(False)
 
     def unfreeze(self: Self) -> Self:
-        """Lets it be trained: its weights ask for gradients, and parents and `train()` reach them; returns it."""
+        """Allows training: the weights require gradients, and parents and `train()` reach it; returns the module."""
         self._frozen = False
         for part in self.children():
             if isinstance(part, Frozen):
@@ -53,24 +58,24 @@ class Frozen(nn.Module):
         return self.requires_grad_(True)
 
     def train(self: Self, mode: bool = True) -> Self:
-        """Sets training mode, but eval mode while it is frozen."""
+        """Sets training mode, or eval mode while frozen."""
         return super().train(mode and not self._frozen)
 
     def apply(self: Self, fn: Callable[[nn.Module], None]) -> Self:
-        """Applies `fn` to all parts, but to none while it is frozen."""
+        """Applies `fn` to all submodules, or to none while frozen."""
         return self if self._frozen else super().apply(fn)
 
     def named_modules(
         self, memo: set[Any] | None = None, prefix: str = "", remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Module]]:
-        """As `nn.Module.named_modules`; a parent, which passes its memo on, finds nothing while this is frozen."""
+        """As `nn.Module.named_modules`; a parent, which passes its memo on, finds nothing while frozen."""
         if memo is None:
             memo = {_INSIDE}
         if not self._frozen or _INSIDE in memo:
             yield from super().named_modules(memo, prefix, remove_duplicate)
 
     def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
-        """As `nn.Module.state_dict`; into a parent's, which is passed on, nothing goes while this is frozen."""
+        """As `nn.Module.state_dict`; adds nothing to the dict that a parent passes on while frozen."""
         if destination is None and not args:
             with self._opened():
                 return super().state_dict(prefix=prefix, keep_vars=keep_vars)

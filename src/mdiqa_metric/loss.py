@@ -1,4 +1,4 @@
-"""Any metric as a training loss: a frozen judge, the right sign, and named weighted terms."""
+"""Any metric as a training loss, with the right sign, and weighted sums of named losses."""
 
 from __future__ import annotations
 
@@ -15,36 +15,35 @@ from .ops.autograd import is_recording_graph, is_transformed
 from .ops.color import clamp_to_range
 from .validation import check_weight
 
-# A network may leave [0, 1] while it learns, but only an image in 0..255 strays this far.
+# A network's output may leave [0, 1] while it trains, but only an image in 0..255 strays this far.
 IMAGE_MARGIN = 8.0
-# Resizing overshoots by a tenth or so; a reference in [-1, 1] goes further.
+# Resizing overshoots by about a tenth; a reference in [-1, 1] goes further.
 REFERENCE_MARGIN = 0.25
 
 
 class Loss(nn.Module):
-    """A metric as a scalar that falls when the image gets better: `Loss(metric, weight)(image, reference)`.
+    """A metric as a training loss, a scalar that is lower for better images: `Loss(metric, weight)(image, reference)`.
 
-    `weight * (distance(clamp(image), clamp(reference)) + width * mean(|image - clamp(image)|))`. The distance is the
-    batch mean of that to the best score there can be, or of the score itself (negated where higher is better) for a
-    metric without a bound; `clamp` brings values to [0, 1]; `width` is that of the metric's range, 1 without a bound.
+    `weight * (distance(clamp(image), clamp(reference)) + width * mean(|image - clamp(image)|))`, where `clamp` limits
+    values to [0, 1]. The distance is the batch mean of the gap between the score and the best possible score; without a
+    best score it is the mean score, negated if higher is better. `width` is the width of the metric's range, or 1.
 
-    Takes: images (N, 3, H, W) of floats in [-8, 9], for a network overshoots while it learns: they are scored as they
-    would be saved, clamped, and each stray value is pulled back by a gradient of `weight * width / numel`. So value and
-    gradient are finite on all of them, and an image outside [0, 1] is never better than its clamped self. 0..255 and
-    NaN are errors. References are in [0, 1], up to 0.25 beyond for what resizing does to them; [-1, 1] is an error.
-    Both may be made in inference mode. Checking ranges stalls a GPU, so there it is done on calls 1, 2, 4, 8...
+    Inputs: images (N, 3, H, W) of floats in [-8, 9], since networks overshoot while they train. An image is scored as
+    it would be saved, clamped, and each stray value is pulled back with a gradient of `weight * width / numel`. Value
+    and gradient are therefore finite, and an image outside [0, 1] never has a lower loss than its clamped self. 0..255
+    and NaN are errors. References are in [0, 1], with 0.25 of tolerance for resizing; [-1, 1] is an error. Both may be
+    created in inference mode. Range checks synchronize a GPU, so there they run on calls 1, 2, 4, 8...
 
-    Derivatives: first ones of any kind, also under `torch.func` (grad, vmap, jvp, jacrev; under vmap the ranges of all
-    images are checked together). Second ones are right for convolutional metrics and those without a network;
-    attention (TOPIQ, MDIQA) has them under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)` alone and raises torch's
-    error elsewhere, as MDIQA's overall score does in any case.
+    Derivatives: first ones always, also under `torch.func` (grad, vmap, jvp, jacrev; vmap checks the ranges of all
+    images together). Second ones for metrics without a network and convolutional ones; with attention (TOPIQ, MDIQA)
+    only under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`, and never for MDIQA's overall score: torch raises.
 
-    Graphs: `torch.compile(fullgraph=True)`, `torch.export` of fixed sizes and, with `Dim.AUTO`, of free ones (the
-    example larger than the smallest image), `torch.jit.trace` for one size. In the former two an image out of range
-    is a RuntimeError.
+    Graphs: `torch.compile(fullgraph=True)`; `torch.export` with fixed sizes, or free ones by `Dim.AUTO` if the example
+    is larger than the smallest image; `torch.jit.trace` for one size. In the first two an image out of range raises
+    RuntimeError.
 
-    The metric is put in eval mode and frozen (see `Frozen`): `train()`, `requires_grad_()`, `apply()`, `parameters()`,
-    `state_dict()` and DDP of any parent pass it by, while `.to()`, `deepcopy` and pickling take it along.
+    The metric is frozen and in eval mode (see `Frozen`). `train()`, `requires_grad_()`, `apply()`, `parameters()`,
+    `state_dict()` and DDP of a parent skip it; `.to()`, `deepcopy` and pickling include it.
 
     Example:
         >>> from mdiqa_metric import create
@@ -54,7 +53,7 @@ class Loss(nn.Module):
 
     Raises:
         TypeError: `metric` is not a Metric.
-        ValueError: the metric has no honest gradient, or `weight` is not a finite number from 0 up.
+        ValueError: the metric is not differentiable, or `weight` is not a finite number from 0 up.
     """
 
     def __init__(self, metric: Metric, weight: float = 1.0) -> None:
@@ -70,11 +69,11 @@ class Loss(nn.Module):
         self._calls = 0
 
     def forward(self, image: Tensor, reference: Tensor | EncodedReference | None = None) -> Tensor:
-        """The loss, a scalar; see the class for what it takes."""
+        """The loss, a scalar; the class docstring says which inputs it takes."""
         metric = self.metric
         image, reference = metric.prepare_inputs(image, reference)
         checks = self._checks_range(image)
-        inside = checks and metric.check_range(image, "image", IMAGE_MARGIN)  # then there is nothing to clamp
+        inside = checks and metric.check_range(image, "image", IMAGE_MARGIN)  # in that case nothing needs clamping
         if isinstance(reference, Tensor):
             known = checks and metric.check_range(reference, "reference", REFERENCE_MARGIN)
             reference = reference if known else clamp_to_range(reference)
@@ -104,8 +103,8 @@ class Loss(nn.Module):
 class WeightedLoss(nn.Module):
     """A weighted sum of named terms: `WeightedLoss({"pixel": (nn.L1Loss(), 1.0), "lpips": (Loss(lpips), 0.1)})`.
 
-    A term is a `Loss` or any module called as `term(image, reference)` that returns a scalar; a `Loss` of a
-    no-reference metric gets the image alone. An `EncodedReference` fits one metric only, so `reference` may also be a
+    A term is a `Loss`, or any module that returns a scalar for `term(image, reference)`; the `Loss` of a no-reference
+    metric is called with the image alone. An `EncodedReference` fits one metric only, so `reference` may also be a
     dict that gives each term its own. Weights are numbers from 0 up, kept in float32 whatever the module is moved to; a
     term of weight 0 is still computed, so `last_values` tells its value. No state dict holds them: set them again on
     resuming.
@@ -135,7 +134,7 @@ class WeightedLoss(nn.Module):
         self._last: Tensor | None = None
 
     def forward(self, image: Tensor, reference: Any = None) -> Tensor:
-        """The weighted sum, a scalar; `reference` is a tensor, None, or a dict from a term's name to what it takes."""
+        """The weighted sum, a scalar; `reference` is a tensor, None, or a dict with a reference for each term."""
         by_name = isinstance(reference, Mapping)
         references = self._references(reference) if by_name else [reference] * len(self.names)
         values = torch.stack(
@@ -148,9 +147,9 @@ class WeightedLoss(nn.Module):
         return (values * self.weights.to(values.device)).sum()
 
     def set_weights(self, /, **weights: float) -> WeightedLoss:
-        """Sets the weights of the named terms from the next call on; the others stay. No compiled graph is remade.
+        """Sets the weights of the named terms for the following calls, without recompiling; the others stay.
 
-        A name that is no Python identifier goes in as `loss.set_weights(**{"lpips-v0.1": 0.3})`.
+        Pass a name that is not a Python identifier as `loss.set_weights(**{"lpips-v0.1": 0.3})`.
         """
         changed = list(self._weights)
         for name, weight in weights.items():
@@ -158,18 +157,18 @@ class WeightedLoss(nn.Module):
                 raise ValueError(f'There is no term "{name}": the terms are {", ".join(self.names)}.')
             changed[self.names.index(name)] = _term_weight(name, weight)
         self._weights = changed
-        with torch.inference_mode(False):  # a new tensor, for a graph that is still to run backward holds the old one
+        with torch.inference_mode(False):  # a new tensor: a graph yet to run backward holds the old one
             self.weights = torch.tensor(changed, dtype=torch.float32, device=self.weights.device)
         return self
 
     def last_values(self) -> dict[str, float]:
-        """Each term's unweighted value at the last call; this reading, not the call, waits for the device."""
+        """Each term's unweighted value at the last call. Reading them waits for the device; the call did not."""
         if self._last is None:
             raise RuntimeError("WeightedLoss has no values yet: call it once before last_values().")
         return dict(zip(self.names, self._last.tolist(), strict=True))
 
     def _references(self, given: Mapping[str, Any]) -> list[Any]:
-        """What each term compares with, out of a dict by name."""
+        """The reference of each term, from a dict by name."""
         given = {str(name): reference for name, reference in given.items()}
         if unknown := [name for name in given if name not in self.names]:
             raise ValueError(

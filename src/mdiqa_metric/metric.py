@@ -1,4 +1,4 @@
-"""The contract that every metric keeps."""
+"""The contract of every metric."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Self = TypeVar("Self", bound="Metric")
 
 
 class EncodedReference(NamedTuple):
-    """A reference that a metric has already sent through its backbone: what `Metric.encode` returns.
+    """The feature maps of a reference, as `Metric.encode` returns them.
 
-    It stands wherever that metric, or a `Loss` of it, takes a reference image. It is bound to the metric's class,
-    options and weights, their dtype too: whatever else is given it refuses. Only weights that are written through
-    `.data`, behind autograd's back, are not noticed.
+    Pass it in place of the reference image to the metric that made it, or to a `Loss` of that metric. It is bound to
+    the metric's class, options, weights and dtype, and any other metric refuses it. One change goes unnoticed: weights
+    written through `.data`, which autograd does not see either.
     """
 
     features: tuple[Tensor, ...]
@@ -35,27 +35,35 @@ class EncodedReference(NamedTuple):
 
 
 class Metric(Frozen, ABC):
-    """An image-quality metric: images in, one score an image out.
+    """An image-quality metric: `metric(image)`, or `metric(image, reference)` if it is full-reference.
 
-    `metric(image)` or, where `full_reference`, `metric(image, reference)`. Both are RGB floats (N, 3, H, W) in [0, 1]
-    on the metric's device; the scores are (N,), at least float32. Gradients flow to whatever input asks for them.
-    Subclasses are final: they state the facts below and write `score`.
+    Images are RGB floats (N, 3, H, W) in [0, 1] on the metric's device. Scores are (N,), one per image, in at least
+    float32. Gradients flow to every input that requires one. Subclasses are final: they state the facts below and
+    implement `score`.
 
-    A metric is in eval mode and frozen, and stays so in whatever module holds it (see `Frozen`): it can be an attribute
-    of a network or of a LightningModule that logs scores, and adds nothing to their `parameters()` and `state_dict()`.
-    One whose weights are to be trained is asked for by `unfreeze()`. A class called by itself makes an untrained
-    network, which scores only once it has weights; `create(name)` loads them.
+    A metric is frozen and in eval mode, and stays so inside any parent module (see `Frozen`): as an attribute of a
+    network or a LightningModule it adds nothing to their `parameters()` and `state_dict()`. Call `unfreeze()` to train
+    its weights. Calling a class directly builds an untrained network, which refuses to score until weights are loaded;
+    `create(name)` loads them.
 
     Attributes:
-        full_reference: whether the metric compares with a reference.
-        lower_is_better: the direction of the score.
-        score_range: the lowest and the highest score there can be, `math.inf` where unbounded.
-        differentiable: whether autograd's gradient is the slope of the score. A subclass that loses it by an option
-            (rounding) sets it to False on the instance and says why in `no_gradient`.
-        min_size: the least height and width taken, in pixels.
-        border: pixels cut from each side before anything is scored; see `cut_border`.
-        color, resize, crop: what happens to the image before it is scored, in words, for `fingerprint`.
-        name: the name given to `create`, or the class's.
+        full_reference: whether the metric compares the image with a reference.
+        lower_is_better: whether a lower score means a better image.
+        score_range: lowest and highest possible score, `math.inf` where unbounded.
+        differentiable: whether autograd computes the true gradient of the score. An option that breaks it (rounding)
+            sets this to False on the instance and gives the reason in `no_gradient`.
+        min_size: smallest height and width accepted, in pixels.
+        border: pixels cut from each side before scoring; see `cut_border`.
+        color, resize, crop: how the image is prepared, in words, for `fingerprint`.
+        name: the name passed to `create`, or the class name in lower case.
+
+    Example:
+        >>> from mdiqa_metric import create
+        >>> metric = create("psnr")
+        >>> metric(torch.full((2, 3, 16, 16), 0.5), torch.full((2, 3, 16, 16), 0.6))
+        tensor([20.0000, 20.0000])
+        >>> metric.higher_is_better
+        True
     """
 
     full_reference: ClassVar[bool]
@@ -68,25 +76,35 @@ class Metric(Frozen, ABC):
     color: str = "RGB"
     resize: str = "none"
     crop: str = "none"
-    # Whether weights were loaded; None while nobody has loaded any or asked to go without.
+    # Whether weights were loaded. None until they are, or until an untrained network was asked for.
     _trained: bool | None = None
-    # Versions of the weights, and the hash that was made of them.
+    # The versions of the weights when they were last hashed, and that hash.
     _hashed: tuple[tuple[Any, ...], str] = ((), "")
 
     def __init__(self) -> None:
         super().__init__()
         self.name = type(self).__name__.lower()
 
+    @property
+    def higher_is_better(self) -> bool:
+        """The opposite of `lower_is_better`, by torchmetrics' name."""
+        return not self.lower_is_better
+
+    @property
+    def is_differentiable(self) -> bool:
+        """`differentiable`, by torchmetrics' name."""
+        return self.differentiable
+
     def forward(
         self, image: Tensor, reference: Tensor | EncodedReference | None = None, *, _checked: bool = False
     ) -> Tensor:
-        """Scores (N,) of images (N, 3, H, W) in [0, 1], against references of the same shape where it has them.
+        """Scores (N,) of images (N, 3, H, W) in [0, 1], compared with references of the same shape if full-reference.
 
         Raises:
-            TypeError, ValueError: an input is not what the metric takes; the text says what came and the mend.
-            RuntimeError: nobody has loaded the metric's weights.
+            TypeError, ValueError: an input is unsuitable; the message says what was expected, what came, and the mend.
+            RuntimeError: the metric's weights have not been loaded.
         """
-        if not _checked:  # a `Loss` checks itself, for it admits more
+        if not _checked:  # `Loss` does its own checks, since it admits a wider range
             image, reference = self.prepare_inputs(image, reference)
             self.check_range(image, "image", RANGE_TOLERANCE)
             if isinstance(reference, Tensor):
@@ -95,19 +113,27 @@ class Metric(Frozen, ABC):
 
     @abstractmethod
     def score(self, image: Tensor, reference: Any) -> Tensor:
-        """Scores (N,) of checked inputs; `reference` is None, a tensor or this metric's own `EncodedReference`."""
+        """Scores (N,) of validated inputs; `reference` is None, a tensor or this metric's own `EncodedReference`."""
 
     def _score_float32(self, image: Tensor, reference: Any) -> Tensor:
-        """What `score` gives, at least float32 where the metric's own weights are in half precision."""
+        """The scores in at least float32, also when the metric's weights are in half precision."""
         reference = self._within_border(reference) if isinstance(reference, Tensor) else reference
         scores = self.score(self._within_border(image), reference)
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
     def encode(self, reference: Tensor) -> EncodedReference:
-        """References (N, 3, H, W) sent through the backbone once, to be passed in their place; no graph is kept.
+        """Computes the feature maps of references (N, 3, H, W) once, to be passed in place of the images.
+
+        Saves a backbone pass per step when a reference is used repeatedly. No graph is kept.
 
         Raises:
-            TypeError, ValueError: the metric does not take such an image, or has no backbone whose pass could be saved.
+            TypeError, ValueError: the image is unsuitable, or the metric compares no feature maps.
+
+        Example:
+            >>> from mdiqa_metric import create
+            >>> metric, reference = create("stlpips-alex"), torch.rand(1, 3, 64, 64)
+            >>> bool(metric(reference, metric.encode(reference)) == 0)
+            True
         """
         with torch.inference_mode(False), torch.no_grad():
             reference = self.prepare_image(reference, "reference")
@@ -116,22 +142,22 @@ class Metric(Frozen, ABC):
             return EncodedReference(features, tuple(reference.shape), self._encoder())
 
     def features(self, image: Tensor) -> Iterable[Tensor]:
-        """The maps that a metric on a backbone compares, each computed when it is asked for; written by those alone."""
+        """The feature maps that the metric compares, computed one at a time; implemented where there is a backbone."""
         raise TypeError(f"{self.name} has no backbone, so there is nothing to encode: pass the reference image itself.")
 
     @classmethod
     def from_published(cls, part: str, state: Any) -> dict[str, Tensor]:
-        """Our keys for a weight file of `part` ("" for the whole) in the published layout; our own layout passes."""
+        """Maps the keys of a published file of `part` ("" for the whole metric) to ours; our own pass through."""
         return dict(state)
 
     @classmethod
     def from_published_files(
         cls, names: Sequence[str], read: Callable[[str], Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """State dicts by part, and options of the constructor, of a model whose authors publish a folder of files.
+        """State dicts by part, and constructor options, of a model whose authors publish a folder of files.
 
-        Written by the metrics that have one. `names` are the files of the folder, as paths below it; `read(name)` gives
-        what a file holds.
+        Implemented by metrics that have one. `names` are the paths of the files below the folder; `read(name)` returns
+        the content of a file.
 
         Raises:
             TypeError: the metric has no such folder.
@@ -140,7 +166,14 @@ class Metric(Frozen, ABC):
         raise TypeError(f"{cls.__name__} is not published as a folder of files.")
 
     def fingerprint(self) -> str:
-        """One line for a paper: name, options, hash of the weights, color, resize, crop and version."""
+        """One line for a paper: name, options, hash of the weights, color, resize, crop and version.
+
+        Example:
+            >>> from mdiqa_metric import create
+            >>> create("psnr-y-studio:border=4").fingerprint().partition(" | mdiqa_metric")[0]
+            'psnr-y-studio | channel=y-studio, border=4 | no weights | Y BT.601 studio range (MATLAB) | resize none | \
+crop 4 px a side'
+        """
         from . import __version__
 
         state = self.state_dict()
@@ -151,13 +184,13 @@ class Metric(Frozen, ABC):
 
     @classmethod
     def facts(cls, **options: Any) -> dict[str, Any]:
-        """`min_size`, `score_range` and `differentiable` of a metric of these options, without building it."""
+        """`min_size`, `score_range` and `differentiable` of a metric with these options, without building it."""
         return {name: getattr(cls, name) for name in ("min_size", "score_range", "differentiable")}
 
     def cut_border(self: Self, border: int) -> Self:
-        """Has both images of a full-reference metric cut by `border` pixels a side before they are compared.
+        """Cuts `border` pixels from each side of both images before they are compared; returns the metric.
 
-        As super-resolution papers do, by the scale factor; `create(name, border=4)` calls it.
+        Super-resolution papers cut as many as the scale factor. `create(name, border=4)` calls this.
 
         Raises:
             ValueError: `border` is not a whole number from 0 up.
@@ -171,31 +204,31 @@ class Metric(Frozen, ABC):
         return self
 
     def settings(self) -> str:
-        """The options that decide the score, for `fingerprint`."""
+        """The options that affect the score, for `fingerprint`."""
         return self.extra_repr()
 
     def unfreeze(self: Self) -> Self:
-        """Lets it be trained, and score on the way; see `Frozen.unfreeze`. It is untrained until weights are loaded."""
+        """Allows training, and scoring while it trains; see `Frozen.unfreeze`. Returns the metric."""
         self._trained = bool(self._trained)
         return super().unfreeze()
 
     def accept_untrained(self: Self) -> Self:
-        """Lets it score without loaded weights, as `create(name, weights=None)` asks; freezes and returns it."""
+        """Allows scoring without loaded weights, for `create(name, weights=None)`; freezes and returns the metric."""
         self._trained = False
         return self.freeze()
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """As `nn.Module.load_state_dict`; with no weight missing the metric scores, frozen unless it was unfrozen."""
+        """As `nn.Module.load_state_dict`. Once no weight is missing the metric scores, and stays frozen if it was."""
         found = super().load_state_dict(state_dict, strict, assign)
         self._trained = True if not found.missing_keys else self._trained
         if self._frozen:
             self.freeze()
         if self._hashed[1]:
-            self._encoder()  # a compiled graph goes by the hash that is here
+            self._encoder()  # a compiled graph reads the hash that is stored
         return found
 
     def prepare_inputs(self, image: Tensor, reference: Any) -> tuple[Tensor, Any]:
-        """The inputs in the dtype that `score` computes in, or an error. It costs no device synchronization."""
+        """Validates the inputs, without a device synchronization, and returns them in the dtype to compute in."""
         if self.full_reference and reference is None:
             raise ValueError(f"{self.name} compares with a reference, got none: call it as metric(image, reference).")
         if not self.full_reference and reference is not None:
@@ -217,7 +250,7 @@ class Metric(Frozen, ABC):
         return image, reference
 
     def prepare_image(self, image: Any, role: str) -> Tensor:
-        """One input in the dtype that `score` computes in, or an error; `role` names it there."""
+        """Validates one input, called `role` in errors, and returns it in the dtype that `score` computes in."""
         weight = next(self.parameters(), None)
         own = weight if weight is not None else next(self.buffers(), None)
         for part in self.members():
@@ -231,9 +264,9 @@ class Metric(Frozen, ABC):
         return recordable(check_image(self.name, image, role, self.min_size, device, self._dtype()))
 
     def check_range(self, image: Tensor, role: str, margin: float) -> bool:
-        """ValueError unless every value lies within `margin` of [0, 1]. It stalls a GPU, but no compiled graph.
+        """Raises ValueError unless every value lies within `margin` of [0, 1]; returns whether all lie in [0, 1].
 
-        Returns whether all are known to lie in [0, 1].
+        Reading the values synchronizes a GPU; inside a compiled graph the check becomes an assertion instead.
         """
         return check_range(self.name, image.detach(), role, margin)
 
@@ -242,7 +275,7 @@ class Metric(Frozen, ABC):
         return image[..., rows, columns] if self.border else image
 
     def members(self) -> Iterator[Metric]:
-        """This metric and those that it is made of."""
+        """This metric and the metrics inside it."""
         yield self
         for part in self.children():
             if isinstance(part, Metric):
@@ -252,15 +285,15 @@ class Metric(Frozen, ABC):
         return next(self.parameters(), None) is not None
 
     def _encoder(self) -> str:
-        """What made an encoded reference: class, options and weights."""
-        if not torch.compiler.is_compiling():  # a graph is made for the weights that were hashed last
+        """Identifies the maker of an encoded reference: class, options and a hash of the weights."""
+        if not torch.compiler.is_compiling():  # a graph is compiled for the weights that were hashed last
             versions = self._versions()
             if self._hashed[0] != versions:
                 self._hashed = versions, _digest(self.state_dict())
         return f"{type(self).__name__}({self.extra_repr()}, border={self.border}) {self._hashed[1]}"
 
     def _versions(self) -> tuple[Any, ...]:
-        """What changes where a weight is written to or replaced."""
+        """Changes whenever a weight is written to or replaced."""
         weights = [*self.state_dict().values()]
         return tuple((weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights)
 
@@ -270,13 +303,13 @@ class Metric(Frozen, ABC):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if self._hashed[1]:  # a copy has the weights of its original
+        if self._hashed[1]:  # a copy has its original's weights
             self._hashed = self._versions(), self._hashed[1]
 
     def _apply(self: Self, fn: Move, recurse: bool = True) -> Self:
         known, dtype = bool(self._hashed[1]) and self._hashed[0] == self._versions(), self._dtype()
         super()._apply(fn, recurse)
-        if known and self._dtype() == dtype:  # the same weights elsewhere; in another dtype they are others
+        if known and self._dtype() == dtype:  # the same weights, on another device; another dtype would change them
             self._hashed = self._versions(), self._hashed[1]
         else:
             self._hashed = (), ""

@@ -1,4 +1,4 @@
-"""Metrics of several named quality dimensions, how they are steered, and two more forms of each."""
+"""Metrics with named quality dimensions, and the two forms of them that make good losses."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class MultiDimensional(Metric, ABC):
         self.active: Indices = self.every_dimension
 
     def dimensions(self, image: Tensor) -> Tensor:
-        """Scores (N, D) of images (N, 3, H, W) in [0, 1], whatever the weights are.
+        """Scores (N, D) of images (N, 3, H, W) in [0, 1], independent of the weights.
 
         Raises:
             TypeError, ValueError: the images are not what the metric takes; the text says what came and the mend.
@@ -56,20 +56,26 @@ class MultiDimensional(Metric, ABC):
         return self.dimension_scores(image, self.every_dimension)
 
     def set_weights(self: Self, weights: Tensor | Sequence[float] | None = None, **factors: float) -> Self:
-        """Sets what the dimensions count, from the next call on; returns the metric.
+        """Sets how much each dimension counts in the following calls; returns the metric.
 
-        No compiled graph is remade, but where a dimension gets the weight 0 or loses it: what is not computed is not in
-        the graph.
+        A compiled graph is reused, except when a weight becomes 0 or stops being 0: a dimension of weight 0 is not
+        computed, so it is not part of the graph.
 
         Args:
-            weights: all at once, (D,), or (N, D) for batches of N images.
-            factors: weights by name, as `set_weights(sharpness=2.0, noisiness=0.5)`; the other dimensions keep theirs.
+            weights: all of them, (D,), or (N, D) for batches of N images.
+            factors: weights by name, as in `set_weights(sharpness=2.0, noisiness=0.5)`; the others keep theirs.
 
         Raises:
             ValueError: an unknown name (the dimensions are listed), another shape, a weight that is negative or not
-                finite, or an image with no weight at all.
+                finite, or an image whose weights are all 0.
+
+        Example:
+            >>> from mdiqa_metric import create
+            >>> metric = create("mdiqa-lite").set_weights(sharpness=2.0, noisiness=0.5)
+            >>> metric.dimension_weights
+            tensor([1.0000, 1.0000, 1.0000, 0.5000, 2.0000])
         """
-        with torch.inference_mode(False):  # a new tensor, for a graph that is still to run backward holds the old one
+        with torch.inference_mode(False):  # a new tensor: a graph yet to run backward holds the old one
             return self._replace_weights(weights, factors)
 
     def _replace_weights(self: Self, weights: Tensor | Sequence[float] | None, factors: Mapping[str, float]) -> Self:
@@ -104,12 +110,12 @@ class MultiDimensional(Metric, ABC):
     def _apply(self: Self, fn: Move, recurse: bool = True) -> Self:
         weights = self.dimension_weights
         super()._apply(fn, recurse)
-        self.dimension_weights = weights.to(self.dimension_weights.device)  # in float32: it is the user's number
+        self.dimension_weights = weights.to(self.dimension_weights.device)  # stays float32: it is the user's setting
         return self
 
     def user_weights(self, image: Tensor) -> Tensor:
-        """The weights (N, D) in force for the images."""
-        weights, count = self.dimension_weights, image.shape[0]  # len() would fix the batch of an exported graph
+        """The current weights (N, D) for the images."""
+        weights, count = self.dimension_weights, image.shape[0]  # len() would fix the batch size of an exported graph
         if weights.ndim == 2 and len(weights) != count:
             raise ValueError(
                 f"{self.name} has weights for batches of {len(weights)} images, got {count}: call set_weights() "
@@ -128,30 +134,36 @@ class MultiDimensional(Metric, ABC):
 
     @abstractmethod
     def dimension_features(self, image: Tensor, wanted: Indices) -> Tensor:
-        """What the scores of the K wanted dimensions are read from: tokens (K, N, T, C) of checked images."""
+        """Tokens (K, N, T, C) from which the scores of the K wanted dimensions are computed."""
 
     @abstractmethod
     def instance_weights(self, image: Tensor) -> Tensor:
-        """How much each dimension counts in these images by the metric's own judgment: (N, D), from 0 up."""
+        """The metric's own weights of the dimensions in these images: (N, D), from 0 up."""
 
     def settings(self) -> str:
-        """The options and the weights in force, for `fingerprint`."""
+        """The options and the current weights, for `fingerprint`."""
         weights = torch.atleast_2d(self.dimension_weights).tolist()
         rows = "; ".join(" ".join(f"{weight:g}" for weight in row) for row in weights)
         return f"{self.extra_repr()}, dimension weights {rows}"
 
 
 class DimensionMean(Metric):
-    """The mean of a metric's dimension scores under its weights: the form to steer a restoration network with.
+    """The weighted mean of a metric's dimension scores: the form that steers a restoration network.
 
-    `sum(weight * score) / sum(weight)`, an image at a time, higher is better. More weight on a dimension is always
-    more of the gradient for it, which the overall score, a network of the weighted scores, does not promise.
+    `sum(weight * score) / sum(weight)` per image, higher is better. A larger weight always gives its dimension a larger
+    share of the gradient. The overall score does not guarantee that, since it is a network of the weighted scores.
 
     Args:
-        model: the metric whose dimensions are scored; its `set_weights` (or this one's, which is the same) steers both.
+        model: the metric whose dimensions are scored. `set_weights` of either one sets the weights of both.
 
     Raises:
         TypeError: `model` has no dimensions.
+
+    Example:
+        >>> from mdiqa_metric import Loss, create
+        >>> steer = Loss(DimensionMean(create("mdiqa-lite").set_weights(sharpness=2.0)), weight=0.1)
+        >>> steer(torch.rand(1, 3, 64, 64)).shape
+        torch.Size([])
     """
 
     full_reference = False
@@ -162,7 +174,7 @@ class DimensionMean(Metric):
         super().__init__()
         self.model = _require_dimensions(model, type(self))
         self.training, self._frozen = model.training, model._frozen
-        self._trained = True  # there are no weights but the model's
+        self._trained = True  # it has no weights besides the model's
         self.name = f"{model.name}-mean"
         self.score_range = model.dimension_range
         self.min_size = model.min_size
@@ -174,7 +186,7 @@ class DimensionMean(Metric):
         return (weights * self.model.dimension_scores(image, self.model.active)).sum(1) / weights.sum(1)
 
     def set_weights(self, weights: Tensor | Sequence[float] | None = None, **factors: float) -> DimensionMean:
-        """Steers the model; see `MultiDimensional.set_weights`."""
+        """Sets the model's weights; see `MultiDimensional.set_weights`."""
         self.model.set_weights(weights, **factors)
         return self
 
@@ -206,7 +218,7 @@ class DimensionDistance(Metric):
         super().__init__()
         self.model = _require_dimensions(model, type(self))
         self.training, self._frozen = model.training, model._frozen
-        self._trained = True  # there are no weights but the model's
+        self._trained = True  # it has no weights besides the model's
         self.name = f"{model.name}-distance"
         self.min_size = model.min_size
         self.color, self.resize, self.crop = model.color, model.resize, model.crop
@@ -229,7 +241,7 @@ class DimensionDistance(Metric):
         yield self.model.dimension_features(image, self.model.every_dimension)
 
     def set_weights(self, weights: Tensor | Sequence[float] | None = None, **factors: float) -> DimensionDistance:
-        """Steers the model; see `MultiDimensional.set_weights`."""
+        """Sets the model's weights; see `MultiDimensional.set_weights`."""
         self.model.set_weights(weights, **factors)
         return self
 
@@ -238,7 +250,7 @@ class DimensionDistance(Metric):
         return self.model.settings()
 
     def extra_repr(self) -> str:
-        """Whose features they are, for `repr` and for encoded references."""
+        """The model, for `repr` and for encoded references."""
         return f"{type(self.model).__name__}({self.model.extra_repr()})"
 
 

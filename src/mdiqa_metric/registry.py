@@ -1,4 +1,4 @@
-"""Names become loaded metrics: the manifest, and which files and given weights fill which part."""
+"""From a name to a loaded metric: the manifest, and which weights fill which part."""
 
 from __future__ import annotations
 
@@ -154,7 +154,12 @@ def create(name: str, *, weights: Source | None = "pretrained", **options: Any) 
 
 
 def list_metrics(full_reference: bool | None = None) -> list[str]:
-    """Every name that `create` takes, sorted; only those with (True) or without (False) a reference where asked."""
+    """All names that `create` takes, sorted; only full-reference (True) or no-reference (False) ones if requested.
+
+    Example:
+        >>> "mdiqa-lite" in list_metrics(full_reference=False)
+        True
+    """
     rows = manifest()["metrics"]
     return sorted(
         name
@@ -170,7 +175,7 @@ def manifest() -> dict[str, dict[str, Any]]:
 
 
 def canonical(name: str) -> str:
-    """The manifest's own name for a metric, or a ValueError that lists what comes near."""
+    """Resolves an alias, or raises ValueError with the closest names."""
     if not isinstance(name, str):
         raise ValueError(f"There is no metric {name!r}: a name is a text, as 'psnr'.")
     tables = manifest()
@@ -183,24 +188,24 @@ def canonical(name: str) -> str:
 
 
 def metric_class(path: str) -> type[Metric]:
-    """The class that a manifest row names as `module.Class`, imported now."""
+    """Imports the class that a manifest row names as `module.Class`."""
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(f"mdiqa_metric.metrics.{module}"), name)
 
 
 @functools.cache
 def metric_classes() -> dict[str, str]:
-    """Class name to `module.Class` for every class of the manifest."""
+    """From the class name to `module.Class`, for every class in the manifest."""
     return {row["class"].rpartition(".")[2]: row["class"] for row in manifest()["metrics"].values()}
 
 
 def locate(key: str, *, fetch: bool = True) -> Path | None:
-    """The file of the manifest's row `key` on this disk, verified; see `files.locate`."""
+    """The verified local file of the manifest's row `key`; see `files.locate`."""
     return files.locate(key, manifest()["files"][key], fetch=fetch)
 
 
 def _from_folder(name: str, kind: Any, folder: Path, options: dict[str, Any]) -> Metric:
-    """The metric of a folder that `save_pretrained` wrote, or that holds the authors' files as they are."""
+    """The metric in a folder written by `save_pretrained`, or holding the authors' original files."""
     if (folder / CONFIG).is_file() and issubclass(kind, HubMixin):
         return kind.from_pretrained(folder, **options)
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
@@ -235,7 +240,7 @@ def _types(kind: type[Metric]) -> dict[str, Any]:
 
 
 def _checked(name: str, option: str, value: Any, kind: Any) -> Any:
-    """An option's value, which must be of one of the types that the class states; of names the class says more."""
+    """Checks an option's value against the types in the class's signature; the class itself checks names."""
     kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     if not {bool, int, float} & {*kinds} or (value is None and type(None) in kinds):
         return value
@@ -256,7 +261,7 @@ def _describe_types(kinds: tuple[Any, ...]) -> str:
 
 
 def _parse_option(name: str, option: str, text: str, kind: Any) -> Any:
-    """An option's value out of its text: of one of the types that the class states."""
+    """Parses an option's value into one of the types in the class's signature."""
     kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     words: dict[str, Any] = {"true": True, "false": False} if bool in kinds else {}
     words |= {"none": None} if type(None) in kinds else {}
@@ -285,7 +290,7 @@ def _check_options(name: str, kind: type[Metric], fixed: Mapping[str, Any], opti
 
 
 def _collect(metric: Metric, parts: Mapping[str, str], weights: Any) -> dict[str, Any]:
-    """A state dict in our layout out of the manifest's files and what the caller gave in their place."""
+    """A state dict in our layout, from the manifest's files and the weights that the caller gave in their place."""
     rows = manifest()["files"]
     allow = {name for key in parts.values() for name in rows[key].get("allow", ())}
     given = {} if _is_pretrained(weights) else weights if _is_by_part(weights, parts) else {"": weights}

@@ -1,4 +1,4 @@
-"""The one place where inputs are checked; every error says what a metric takes, what came, and the mend."""
+"""Validation of inputs, all in one place; errors say what was expected, what came, and the mend."""
 
 from __future__ import annotations
 

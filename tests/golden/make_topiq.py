@@ -113,7 +113,7 @@ def write(stem: str, data: dict, score: Callable[[Tensor], Tensor], reference: s
         shape = [old["picture"][key] for key in ("seed", "height", "width")]
         image = torch.from_numpy(golden.picture(*shape))[None].requires_grad_(index == 0)
         value = score(image)
-        case = {"image": old["picture"], "ref": None, "options": {}, "score": value.item()}
+        case = {"picture": old["picture"], "ref": None, "options": {}, "score": value.item()}
         if index == 0:
             flat = torch.autograd.grad(value, image)[0].flatten()
             places = [math.floor((i + 1) * flat.numel() / 17) for i in range(16)]

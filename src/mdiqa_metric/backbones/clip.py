@@ -14,7 +14,7 @@ from .base import CLIP_MEAN, CLIP_STD, Backbone, without_batch_norm
 
 
 class ClipRN50(Backbone):
-    """The image tower of CLIP's ResNet-50, whose attention pooling gives every token instead of the first alone.
+    """The image tower of CLIP's ResNet-50, whose attention pooling returns every token instead of only the first.
 
     The network is open_clip's own `ModifiedResNet`; from "Learning transferable visual models from natural language
     supervision" (Radford et al., ICML 2021). Batch normalization is folded into the convolutions.

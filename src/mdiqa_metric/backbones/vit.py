@@ -1,4 +1,4 @@
-"""Vision transformers of timm, tapped behind some of their blocks."""
+"""timm's vision transformers, tapped after some of their blocks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class ViT(Backbone):
 
     Args:
         model: timm's name of it, such as "vit_base_patch8_224".
-        taps: the blocks whose tokens are wanted, counted from 0; blocks behind the last are left out.
+        taps: the blocks whose tokens are wanted, counted from 0; blocks after the last one are dropped.
         mean, std: what an image is normalized with.
 
     Raises:
-        RuntimeError, ValueError: timm has no such model, or it no such block.
+        RuntimeError, ValueError: timm does not know the model, or it lacks a tapped block.
     """
 
     network: Any
@@ -47,7 +47,7 @@ class ViT(Backbone):
         self.network.norm = nn.Identity()  # tokens come from before it
 
     def iter_features(self, image: Tensor) -> Iterator[Tensor]:
-        """Tokens (N, 1 + T, C) behind each tapped block, the class token first, of images (N, 3, H, W) in [0, 1].
+        """Tokens (N, 1 + T, C) after each tapped block, the class token first, of images (N, 3, H, W) in [0, 1].
 
         T is the number of patches; H and W are multiples of a patch's side.
         """

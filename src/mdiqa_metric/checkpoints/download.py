@@ -1,4 +1,4 @@
-"""How remote weight files are fetched: by the Hub's client, which times out, retries and resumes."""
+"""Downloads of weight files, by huggingface_hub and torch.hub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def url_of(row: Mapping[str, Any]) -> str:
-    """The address of a manifest row's file, on the Hub (HF_ENDPOINT) or where torchvision keeps it."""
+    """The URL of a manifest row's file, on the Hub (HF_ENDPOINT) or torchvision's server."""
     if row["where"] == "hub":
         from huggingface_hub import hf_hub_url
 
@@ -34,7 +34,7 @@ def check_reachable(row: Mapping[str, Any]) -> None:
 
 
 def download(row: Mapping[str, Any], path: Path | None) -> Path:
-    """Fetches a file into the Hub's cache, or to `path` where it lies elsewhere; returns where it is."""
+    """Downloads a file into the Hub's cache, or to `path` if it is torchvision's; returns its path."""
     if row["where"] == "hub":
         from huggingface_hub import hf_hub_download
 
@@ -46,7 +46,7 @@ def download(row: Mapping[str, Any], path: Path | None) -> Path:
 
 
 def reason(error: Exception) -> str:
-    """Why a download failed, in one line and with the mend where there is one."""
+    """Why a download failed, in one line, with the mend if there is one."""
     from huggingface_hub import errors
 
     status = getattr(getattr(error, "response", None), "status_code", None)
@@ -63,5 +63,5 @@ def reason(error: Exception) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text, or its type where it has none."""
+    """The first line of an error's message, or its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")

@@ -1,4 +1,4 @@
-"""Where weight files lie on this disk, and whether they are the published ones."""
+"""Where weight files are stored locally, and whether they are the published ones."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _log = logging.getLogger("mdiqa_metric")
 
 
 class WeightsError(RuntimeError):
-    """Weights cannot be had or do not fit; the text names the file and the mend."""
+    """Weights are missing, damaged or do not fit; the message names the file and the mend."""
 
 
 def locate(key: str, row: Row, *, fetch: bool = True) -> Path | None:
-    """The file of a manifest row on this disk, verified; fetched first where it is missing or damaged.
+    """The verified local file of a manifest row, downloaded first if it is missing or damaged.
 
-    Returns None where it is not here and `fetch` is False.
+    Returns None if it is not here and `fetch` is False.
 
     Raises:
-        WeightsError: it cannot be had, or its bytes are not those that the manifest states.
+        WeightsError: it cannot be downloaded, or its hash is not the manifest's.
     """
     path = _PLACES[row["where"]](row)
     here = path is not None and path.is_file()
@@ -49,14 +49,14 @@ def locate(key: str, row: Row, *, fetch: bool = True) -> Path | None:
 
 
 def size_of(row: Row) -> str:
-    """The size of a row's file in words."""
+    """The size of a row's file, for people."""
     if "size" not in row:
         return row.get("size_text", "size unknown")
     return f"{row['size'] / 1e6:.1f} MB" if row["size"] >= 1e5 else f"{row['size'] / 1e3:.1f} kB"
 
 
 def embedded(filename: str) -> Path:
-    """Where a file that comes with the package lies: in it, or in the checkout that it runs from."""
+    """The path of a file that comes with the package: inside it, or in the checkout that it runs from."""
     package = Path(__file__).parents[1]
     packed = package / "_weights" / filename
     return packed if packed.exists() else package.parents[1] / "weights" / filename
@@ -117,7 +117,7 @@ def _fetch(key: str, row: Row) -> Path:
 
 
 def _damage(key: str, row: Row, path: Path) -> str:
-    """What is wrong with the bytes of a file, in words; "" where its SHA-256 is the manifest's."""
+    """What is wrong with a file, in words; "" if its SHA-256 is the manifest's."""
     try:
         status = path.stat()
         digest = _sha256(path, status.st_size, status.st_mtime_ns)
@@ -131,7 +131,7 @@ def _damage(key: str, row: Row, path: Path) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _sha256(path: Path, size: int, modified: int) -> str:
-    """The hash of a file, computed once a process while its size and time stay."""
+    """The hash of a file, computed once per process until its size or time changes."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

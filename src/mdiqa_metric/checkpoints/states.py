@@ -1,4 +1,4 @@
-"""What weight files hold, and whether it is a metric's own state."""
+"""Reading weight files, and loading a state dict into a metric strictly."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .files import WeightsError
 
 
 def read_state(path: str | os.PathLike[str], allow: Iterable[str] = ()) -> Any:
-    """What a weight file holds: a state dict, or the container its authors put around it. Pickles run no code.
+    """The content of a weight file: a state dict, or the container its authors put around it. Runs no pickled code.
 
     Args:
         path: a .safetensors, .npz or .mat file; any other suffix is read as what `torch.save` writes.
-        allow: the classes and functions ("module.name", as the pickle spells it) that it needs beside tensors.
+        allow: classes and functions ("module.name", as the pickle spells it) that it needs besides tensors.
 
     Raises:
-        WeightsError: there is no such file, it cannot be read, or it would run code.
+        WeightsError: the file does not exist, cannot be read, or would run code.
     """
     path = Path(path)
     if not path.is_file():
@@ -65,9 +65,9 @@ def read_state(path: str | os.PathLike[str], allow: Iterable[str] = ()) -> Any:
 
 @contextmanager
 def cpu_float32() -> Iterator[None]:
-    """Networks made inside are on the CPU, in float32 and fit for training, whatever this process is set to.
+    """Networks built inside are on the CPU, in float32 and trainable, whatever the process's defaults are.
 
-    The default dtype and the seed are afterwards what they were before.
+    The default dtype and the random state are restored afterwards.
     """
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
@@ -79,10 +79,10 @@ def cpu_float32() -> Iterator[None]:
 
 
 def load(metric: Metric, state: Mapping[str, Any], parts: Iterable[str]) -> None:
-    """Copies a state dict into a metric: every tensor must be there, be of its kind and shape, and none be over.
+    """Copies a state dict into a metric; keys, shapes and kinds of dtype must match exactly.
 
     Raises:
-        WeightsError: it does not fit; the text lists what is missing, foreign and wrong, and names the `parts`.
+        WeightsError: it does not fit; the message lists what is missing, foreign and wrong, and names the `parts`.
     """
     wanted = metric.state_dict()
     missing, foreign = [key for key in wanted if key not in state], [key for key in state if key not in wanted]

@@ -13,7 +13,7 @@ Device = Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mp
 
 
 def choose_metrics(names: Sequence[str], reference: str | None) -> list[str]:
-    """The metrics to score with, each as `Spec` writes it; mdiqa-lite where none is named, or stlpips-alex beside a
+    """The metrics to score with, each as `Spec` writes it; by default mdiqa-lite, or stlpips-alex with a
     reference.
 
     Raises:

@@ -29,6 +29,8 @@ Compare = Annotated[
 Report = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report to this .html.")]
 
 NUMBERS = ("srcc", "plcc", "plcc_logistic4", "plcc_logistic5", "krcc", "rmse_logistic4", "rmse_logistic5")
+SHORT = ("plcc", "plcc_logistic4", "krcc", "rmse_logistic4")  # what a terminal has room for beside srcc
+COLUMNS = 5  # metrics beside each other in a table of groups
 TESTS = ("srcc_difference", "srcc_difference_p", "meng_p_srcc", "residual_variance_ratio", "residual_variance_p")
 
 
@@ -123,36 +125,35 @@ def _show_agreement(results: Mapping[str, Any]) -> None:
 
 
 def _show_metrics(results: Mapping[str, Any]) -> None:
-    """A column a metric, a row a number, with its interval where it has one, SRCC with how many trained the metric."""
-    metrics = {metric: facts["agreement"] for metric, facts in results["metrics"].items()}
-    rows = [["n", *(str(row["n"]) + _of(row) for row in metrics.values())]]
-    for key in NUMBERS:
-        intervals = (row.get(f"{key}_interval") for row in metrics.values())
-        ends = (" [{:.4f}, {:.4f}]".format(*interval) if interval else "" for interval in intervals)
-        cells = [digits(row[key]) + end for row, end in zip(metrics.values(), ends, strict=True)]
-        if key == "srcc":
-            cells = [
-                " ".join(filter(None, (cell, _seen(row)))) for cell, row in zip(cells, metrics.values(), strict=True)
-            ]
-        rows.append([key, *cells])
-    show(stdout, ["", *metrics], rows, words=1, wrapped=[*metrics])
-    stdout.print()
+    """One row per metric: the numbers that fit a line, and how many of the images trained the metric."""
+    rows = []
+    for metric, facts in results["metrics"].items():
+        row = facts["agreement"]
+        interval = "[{:.3f}, {:.3f}]".format(*row["srcc_interval"]) if row["srcc_interval"] else "-"
+        numbers = [digits(row[key]) for key in SHORT]
+        rows.append([metric, f"{row['n']}{_of(row)}", digits(row["srcc"]), interval, *numbers, _seen(row)])
+    columns = ["metric", "n", "srcc", "95%_interval", *SHORT, "seen"]
+    if not any(row[-1] for row in rows):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    show(stdout, columns, rows, words=1, wrapped=["seen"])
+    stdout.print("--out and a pipe get the other intervals, and plcc and rmse after 5 parameters\n", style="dim")
 
 
 def _show_groups(results: Mapping[str, Any]) -> None:
-    """A column a metric, a row a group, with its SRCC."""
+    """SRCC in one row per group, with the metrics as columns, a few at a time."""
     groups: dict[str, dict[str, str]] = {}
     for metric, group, row in _agreements(results):
         notes = ", ".join(note for note in (_of(row) and f"n {row['n']}{_of(row)}", _seen(row)) if note)
         groups.setdefault(group, {})[metric] = digits(row["srcc"]) + (f" ({notes})" if notes else "")
     groups.pop("all")
     metrics = [*results["metrics"]]
-    rows = [[group, *(cells.get(metric, "-") for metric in metrics)] for group, cells in groups.items()]
-    if rows:
-        show(stdout, ["srcc of", *metrics], rows[:SHOWN], words=1, wrapped=["srcc of", *metrics])
-    if len(rows) > SHOWN:
-        stdout.print(f"and {len(rows) - SHOWN} more, which --out or a pipe gets", style="dim")
-    stdout.print()
+    for start in range(0, len(metrics) if groups else 0, COLUMNS):
+        some = metrics[start : start + COLUMNS]
+        rows = [[group, *(cells.get(metric, "-") for metric in some)] for group, cells in groups.items()]
+        show(stdout, ["srcc of", *some], rows[:SHOWN], words=1, wrapped=["srcc of", *some])
+        stdout.print()
+    if len(groups) > SHOWN:
+        stdout.print(f"and {len(groups) - SHOWN} more groups, which --out or a pipe gets", style="dim")
 
 
 def _of(row: Mapping[str, Any]) -> str:

@@ -26,9 +26,9 @@ from .correlations import (
     standardized,
     with_reasons,
 )
-from .logistic import Fit, logistic4, logistic5
+from .logistic import Fit, logistic_fits
 
-__all__ = ["Fit", "agreement", "compare", "distribution_metrics", "logistic4", "logistic5"]
+__all__ = ["agreement", "compare", "distribution_metrics"]
 
 _CORRELATIONS = ("srcc", "plcc", "krcc")
 _KL_EPSILON = 1e-7
@@ -113,14 +113,9 @@ class Measured:
         return {name: float(value[0]) for name, value in found.items()}
 
     @cached_property
-    def logistic4(self) -> Fit:
-        """The 4-parameter curve."""
-        return logistic4(self.scores, self.mos)
-
-    @cached_property
-    def logistic5(self) -> Fit:
-        """The 5-parameter curve."""
-        return logistic5(self.scores, self.mos)
+    def fits(self) -> tuple[Fit, Fit]:
+        """The 4-parameter and the 5-parameter curve."""
+        return logistic_fits(self.scores, self.mos)
 
     def agreement(self) -> dict[str, Any]:
         """What `agreement` says."""
@@ -133,7 +128,7 @@ class Measured:
                 result[name] = self.correlations[name]
                 result[f"{name}_interval"] = interval(self.drawn[name], len(self.mos))
             result["undefined_resamples"] = int(np.isnan(self.drawn["srcc"]).sum())
-        for fit in (self.logistic4, self.logistic5):
+        for fit in self.fits:
             result[f"plcc_{fit.name}"], result[f"rmse_{fit.name}"] = _after(fit, self.mos)
             result |= {f"{fit.name}_converged": fit.converged, f"{fit.name}_reason": fit.reason}
         return with_reasons(result)
@@ -192,7 +187,7 @@ def difference(a: Measured, b: Measured) -> dict[str, Any]:
         result["srcc_difference_interval"] = found = interval(drawn, n)
         result["srcc_difference_p"] = found if isinstance(found, Missing) else _bootstrap_p(drawn)
         result["undefined_resamples"] = int(np.isnan(drawn).sum())
-    result["residual_variance_ratio"], result["residual_variance_p"] = _residual_test(a.logistic5, b.logistic5, a.mos)
+    result["residual_variance_ratio"], result["residual_variance_p"] = _residual_test(a.fits[1], b.fits[1], a.mos)
     return with_reasons(result)
 
 

@@ -106,15 +106,15 @@ def evaluate(
             stamped[index] = stamps(index)  # before it is read: what changes meanwhile is scored again
             yield files(index)
 
-    told = progress if progress and processes.index == 0 else lambda done, total: None
-    told(len(rows), len(dataset))
+    report_progress = progress if progress and processes.index == 0 else lambda done, total: None
+    report_progress(len(rows), len(dataset))
     scored: dict[int, Row] = {}
     with open_log(store, identity, processes.index) as keep:
         scoring = score_files(metrics, images(), processes.device, dimensions, lists)
         for index, scores in zip(mine, scoring, strict=True):
             scored[index] = {"index": index, "files": stamped[index], **scores._asdict()}
             keep(scored[index])
-            told(min(len(rows) + len(scored) * processes.count, len(dataset)), len(dataset))
+            report_progress(min(len(rows) + len(scored) * processes.count, len(dataset)), len(dataset))
     for share in processes.gather(scored):
         rows |= share
     results = None

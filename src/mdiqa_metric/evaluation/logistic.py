@@ -51,7 +51,7 @@ def logistic4(scores: npt.ArrayLike, mos: npt.ArrayLike) -> Fit:
         ValueError: not two finite arrays (N,) of one length. What cannot be fitted is a `Fit` that says why.
     """
     x, y = check_pairs(scores=scores, mos=mos)
-    return _fit("logistic4", x, y)
+    return _fit("logistic4", x, y)[0]
 
 
 def logistic5(scores: npt.ArrayLike, mos: npt.ArrayLike) -> Fit:
@@ -65,34 +65,47 @@ def logistic5(scores: npt.ArrayLike, mos: npt.ArrayLike) -> Fit:
         ValueError: not two finite arrays (N,) of one length. What cannot be fitted is a `Fit` that says why.
     """
     x, y = check_pairs(scores=scores, mos=mos)
-    return _fit("logistic5", x, y)
+    return _fit("logistic5", x, y)[0]
 
 
-def _fit(name: str, x: Array, y: Array) -> Fit:
+def logistic_fits(scores: npt.ArrayLike, mos: npt.ArrayLike) -> tuple[Fit, Fit]:
+    """`logistic4` and `logistic5` of the same scores and opinions (N,), the second started from the first's descent.
+
+    Raises:
+        ValueError: not two finite arrays (N,) of one length.
+    """
+    x, y = check_pairs(scores=scores, mos=mos)
+    first, descent = _fit("logistic4", x, y)
+    return first, _fit("logistic5", x, y, descent)[0]
+
+
+def _fit(name: str, x: Array, y: Array, descent: Any = None) -> tuple[Fit, Any]:
+    """A curve, and the descent of its two shape parameters without the linear term, which may be given."""
     many = int(name[-1])
     failed = Fit(name, (), np.full(len(x), np.nan), False, "")
-    if reason := no_correlation(scores=x, mos=y):
-        return failed._replace(reason=str(reason))
+    if missing := no_correlation(scores=x, mos=y):
+        return failed._replace(reason=str(missing)), None
     if len(x) <= many:
-        return failed._replace(reason=f"{len(x)} images cannot tell {many} parameters: at least {many + 1} do.")
+        reason = f"{len(x)} images cannot tell {many} parameters: at least {many + 1} do."
+        return failed._replace(reason=reason), None
     with np.errstate(all="ignore"):  # numbers too large to square end as a fit that failed
         low, middle, high = (float(quartile) for quartile in np.percentile(x, [25, 50, 75]))
         # Outliers must not set the scale; where most images share one score, the others have to.
         spread = high - low if high - low > 1e-12 * max(-low, high) else float(x.std())
         u, v = (x - middle) / spread, (y - y.mean()) / y.std()
         if not np.isfinite([u, v]).all():
-            return failed._replace(reason="The scores or the opinions are too large or too small to be fitted.")
-        found = _descend(u, v, tilted=False)
-        if many == 5:
-            found = _descend(u, v, tilted=True, start=found.x)
+            reason = "The scores or the opinions are too large or too small to be fitted."
+            return failed._replace(reason=reason), None
+        descent = descent or _descend(u, v, tilted=False)
+        found = _descend(u, v, tilted=True, start=descent.x) if many == 5 else descent
         if not found.success:
-            return failed._replace(reason=f"No convergence within {_EVALUATIONS} evaluations.")
+            return failed._replace(reason=f"No convergence within {_EVALUATIONS} evaluations."), descent
         parameters = _in_field_units(found.x, u, v, many == 5, (middle, spread), (float(y.mean()), float(y.std())))
         fit = Fit(name, parameters, failed.predicted, True, "Converged: the squared residuals no longer fall.")
         fit = fit._replace(predicted=fit.curve(x))
         if not np.isfinite([*parameters, *fit.predicted]).all():
-            return failed._replace(reason="The fit ended in numbers that are not finite.")
-    return fit
+            return failed._replace(reason="The fit ended in numbers that are not finite."), descent
+    return fit, descent
 
 
 def _descend(u: Array, v: Array, tilted: bool, start: Array | None = None) -> Any:
@@ -103,7 +116,8 @@ def _descend(u: Array, v: Array, tilted: bool, start: Array | None = None) -> An
 
     width = float(np.ptp(u))
     low, high = np.array([np.log(_SLOPES), (u.min() - width, u.max() + width)]).T
-    grid = [np.array([np.log(slope), np.quantile(u, q)]) for slope in (1, 4, 16) for q in (0.5, 0.05, 0.25, 0.75, 0.95)]
+    centers = np.quantile(u, (0.5, 0.05, 0.25, 0.75, 0.95))
+    grid = [np.array([np.log(slope), center]) for slope in (1, 4, 16) for center in centers]
     best = min(grid if start is None else [start, *grid], key=cost)
     # Residuals are large and a steep curve's cost is rough: a simplex in two dimensions does not mind, gradients do.
     simplex = np.clip(best + np.array([[0, 0], [0.5, 0], [0, 0.25]]), low, high)

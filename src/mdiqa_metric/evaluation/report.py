@@ -20,7 +20,7 @@ from ..data.images import read_image
 from ..data.pairing import ImageError
 from ..optional import import_optional
 from .correlations import Array
-from .logistic import Fit, logistic4, logistic5
+from .logistic import Fit, logistic_fits
 from .trained_images import describe
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _scored(results: Mapping[str, Any], metric: str) -> _Scored:
     scores = np.array([row["scores"][metric] for row in rows], np.float64)
     mos = np.array([row["mos"] for row in rows], np.float64)
     sign = -1 if results["metrics"][metric]["lower_is_better"] else 1
-    fits = [logistic(sign * scores, mos) for logistic in (logistic4, logistic5)]
+    fits = logistic_fits(sign * scores, mos)
     return _Scored(rows, scores, mos, sign, [fit for fit in fits if fit.converged])
 
 

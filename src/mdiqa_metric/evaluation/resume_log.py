@@ -86,7 +86,7 @@ def _check_identity(folder: Path, then: Row, now: Row) -> None:
 
 @contextmanager
 def open_log(store: Any, identity: Row, process: int) -> Iterator[Callable[[Row], None]]:
-    """Yields what writes a row to the store, behind the last whole line."""
+    """Yields a function that appends a row to the store, after the last complete line."""
     if store is None:
         yield lambda row: None
         return

@@ -1,4 +1,4 @@
-"""Which images a metric's weights were trained on, told by perceptual hashes that lie beside the weights.
+"""Which images a metric's weights were trained on, recognized by perceptual hashes that are stored with the weights.
 
 A hash says at which places of a coarse grid an image gets brighter to the right and downwards. It hardly changes when
 the image is saved as JPEG, rounded, resized, blurred or noisy; a crop has another. No image can be made from one.
@@ -25,7 +25,7 @@ from ..registry import manifest
 
 Bits = npt.NDArray[np.bool_]
 
-# Of images that they were chosen on, weights learnt nothing, but those that did best there were kept.
+# "chosen on": the weights were not trained on these images, but were kept because they did best on them.
 KINDS = ("trained on", "chosen on")
 _SIDE, _STEP = 8, 1 / 255  # differences below a gray level are rounding's
 # Of 128 bits, up to which two images are taken for one; unrelated photographs differ by 64, and rarely by 15.

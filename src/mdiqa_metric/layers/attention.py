@@ -3,7 +3,7 @@
 A *head* here is one quality dimension's network, not one of the parts that attention splits its channels into. The
 parameters of D heads are stacked along a first dimension, so that one batched product serves all; tokens are
 (D, N, T, C). Every `forward` takes the slice of the heads that its tokens belong to. Layer normalization has no scale
-and shift: those of a published file are folded into the linear layer behind it, which every one of them has.
+and shift: those of a published file are folded into the linear layer that follows each of them.
 """
 
 from __future__ import annotations

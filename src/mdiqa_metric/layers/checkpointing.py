@@ -1,4 +1,4 @@
-"""Computing once more in backward what would otherwise be kept for it."""
+"""Recomputing in backward what would otherwise be saved for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ R = TypeVar("R")
 
 
 def maybe_checkpoint(wanted: bool, function: Callable[..., R], *args: Any) -> R:
-    """`function(*args)`, of which backward keeps the arguments alone where that is `wanted` and a graph is built."""
+    """`function(*args)`; if `wanted` and a graph is built, only the arguments are saved for backward."""
     if wanted and torch.is_grad_enabled():
         return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
     return function(*args)

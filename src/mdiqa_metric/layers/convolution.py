@@ -1,4 +1,4 @@
-"""Convolutions as modules that, while they are frozen, keep next to nothing for backward."""
+"""Convolutions that save next to nothing for backward while they are frozen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..ops.convolution import conv
 
 
 class FrozenConv2d(nn.Conv2d):
-    """A convolution that keeps nothing for backward while it is frozen.
+    """A convolution that saves nothing for backward while it is frozen.
 
     It takes what `nn.Conv2d` takes. What is not one stride and one padding by zeros for both sides, without dilation
     and groups, autograd differentiates, and keeps the input for it.
@@ -33,6 +33,6 @@ class FrozenConv2d(nn.Conv2d):
 
 
 class FrozenConv2dReLU(FrozenConv2d):
-    """A convolution and the ReLU behind it, that keeps a byte an output for backward while it is frozen."""
+    """A convolution followed by ReLU, which saves one byte per output for backward while it is frozen."""
 
     relu = True

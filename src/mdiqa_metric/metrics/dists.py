@@ -24,15 +24,20 @@ SIDE = 256
 
 
 class DISTS(Metric):
-    """Weighted differences of VGG16's maps in mean (texture) and in covariation (structure), 0 where both are equal.
+    """Weighted differences of VGG16's feature maps in mean (texture) and covariance (structure), 0 for equal images.
 
     From "Image quality assessment: unifying structure and texture similarity" (Ding et al., TPAMI 2020): one minus its
-    similarity. Since the weights sum to one, that is the weighted sum of (mx - my)^2 / (mx^2 + my^2 + c1) and of
-    var(x - y) / (var x + var y + c2), which cancels no digits and is never below 0.
+    similarity. The weights sum to one, so that equals the weighted sum of (mx - my)^2 / (mx^2 + my^2 + c1) and
+    var(x - y) / (var x + var y + c2), which loses no digits to cancellation and is never negative.
 
     Args:
-        resize: brings images with more than 256 pixels on the shorter side to 256 first, by antialiased bilinear
-            interpolation, as the authors' program does. Scores with and without it do not compare.
+        resize: first resizes images whose shorter side is longer than 256 pixels to 256 (antialiased bilinear), as the
+            authors' program does. Scores with and without it cannot be compared.
+
+    Example:
+        >>> from mdiqa_metric import create
+        >>> create("dists")(image, reference).shape  # doctest: +SKIP
+        torch.Size([1])
     """
 
     full_reference = True

@@ -20,17 +20,23 @@ NETS = {"alex": ("alexnet", 31), "vgg": ("vgg16", 16), "squeeze": ("squeezenet1_
 
 
 class LPIPS(Metric):
-    """Weighted distance between the unit feature vectors of an ImageNet backbone, in [0, inf), 0 for equal images.
+    """Weighted distance between unit-length feature vectors of an ImageNet backbone, in [0, inf), 0 for equal images.
 
-    From "The unreasonable effectiveness of deep features as a perceptual metric" (Zhang et al., CVPR 2018). Its authors
-    recommend AlexNet for measuring and VGG as a loss.
+    The squared difference of the feature vectors at each position, each scaled to length 1, weighted per channel,
+    averaged over positions and summed over the feature maps. From "The unreasonable effectiveness of deep features as a
+    perceptual metric" (Zhang et al., CVPR 2018), whose authors recommend AlexNet for measuring and VGG as a loss.
 
     Args:
         net: the backbone: "alex", "vgg" or "squeeze".
-        version: "0.1", or "0.0" of the first preprint, with other heads and without normalizing by ImageNet's colors.
+        version: "0.1", or "0.0" of the first preprint, with other heads and without ImageNet's color normalization.
 
     Raises:
         ValueError: an unknown net or version.
+
+    Example:
+        >>> from mdiqa_metric import create
+        >>> create("lpips-alex")(image, reference).shape  # doctest: +SKIP
+        torch.Size([1])
     """
 
     full_reference = True

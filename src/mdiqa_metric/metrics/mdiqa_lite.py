@@ -31,8 +31,8 @@ NEAR, FAINT, LEAST = 0.04, 0.25 / 255, 1 / 255
 # What the attributes count in the opinion on a photograph: least squares on the training split of SPAQ (Fang et al.,
 # "Perceptual quality assessment of smartphone photography", CVPR 2020).
 SPAQ = (0.153, 0.067, 0.123, 0.068, 0.614)
-# How much the dimensions' mean counts in the overall score, of 1, in logits. Having learnt from changes of one image,
-# they tell two apart less well: at 1 overall scores agreed less with opinions on scenes that were kept out.
+# Weight of the dimensions' mean in the overall score, in logits. The dimensions were trained on distortions of one
+# image and compare different images less well: at 1 the overall score agreed less with opinions on held-out scenes.
 DIMENSION_LOGIT_WEIGHT = 0.25
 
 
@@ -58,7 +58,7 @@ class Explanation(NamedTuple):
 
 
 class Standardized(nn.Module):
-    """Features (N, C) less their mean and over their scale, both of the images that were learnt from."""
+    """Features (N, C) standardized by the mean and scale of the training images."""
 
     mean: Tensor
     scale: Tensor
@@ -74,26 +74,31 @@ class Standardized(nn.Module):
 
 
 class MDIQALite(MultiDimensional, HubMixin):
-    """Quality without a reference from five dimensions, each score in [0, 1], higher is better.
+    """No-reference quality from five dimensions, each score in [0, 1], higher is better.
 
-    The dimensions are the attributes that SPAQ's viewers rated: brightness falls for under- and over-exposure,
+    The dimensions are the attributes that SPAQ's viewers rated: brightness drops for under- and over-exposure,
     colorfulness for dull and garish colors, contrast for flat and crushed tones, noisiness for grain and blotches
-    (clean is high), sharpness for blur and halos. They are rated from what is plain to see in each block of 16 x 16
-    pixels: colors, and the energy of detail in bands. Small heads rate each block and say how much it counts. No deep
-    network stands between a dimension and the pixels, so that a gradient has no room for patterns that people would not
-    see: it points to the clean image. The overall score is the dimensions' mean, weighted as SPAQ's opinions are and
-    by `set_weights`, which counts for a quarter in logits, moved by what the global statistics of EfficientNet-Lite0's
-    five maps add. To steer by the dimensions take `DimensionMean`.
+    (clean is high), sharpness for blur and halos. They are computed from simple statistics of blocks of 16 x 16 pixels,
+    colors and the energy of detail in bands; small heads rate each block and weight it. No deep network lies between
+    the pixels
+    and a dimension, which leaves its gradient no room for invisible patterns: it points to the clean image. The overall
+    score is the dimensions' mean, weighted by SPAQ's opinions and `set_weights`, which counts for a quarter in logits,
+    plus a term from the global statistics of EfficientNet-Lite0's five feature maps. Use `DimensionMean` to steer.
 
-    Ours: the heads' design, the training (`mdiqa-metric train mdiqa-lite`) and the weights. The dimensions' names and
-    use follow MDIQA (Yao et al., 2025, arXiv 2508.16887); its four aesthetic dimensions are not here.
+    Heads, training (`mdiqa-metric train mdiqa-lite`) and weights are ours. The dimensions' names and use follow MDIQA
+    (Yao et al., 2025, arXiv 2508.16887), without its four aesthetic dimensions.
 
     Args:
-        side: what the shorter side is resized to first (antialiased bicubic), for images that people saw at another
-            size than the file's; None, the default, takes the pixels as they are.
+        side: resizes the shorter side to this first (antialiased bicubic), for images that people saw at another size
+            than the file's; None takes the pixels as they are.
 
     Raises:
         ValueError: `side` is below 64.
+
+    Example:
+        >>> from mdiqa_metric import create
+        >>> create("mdiqa-lite").dimensions(torch.rand(2, 3, 64, 64)).shape
+        torch.Size([2, 5])
     """
 
     dimension_names = ("brightness", "colorfulness", "contrast", "noisiness", "sharpness")

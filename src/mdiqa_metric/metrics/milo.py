@@ -23,14 +23,14 @@ class MILO(Metric):
     """The mean of `mask * |image - reference|`, in [0, 4], 0 for equal images.
 
     A small network predicts the mask, which says where a difference is visible, from coarse to fine: at each of four
-    scales it sees both images and the mask of the scale below, and adds a value in (0, 1). From "MILO: a lightweight
+    scales it gets both images and the mask of the coarser scale, and adds a value in (0, 1). From "MILO: a lightweight
     perceptual quality metric for image and latent-space optimization" (Cogalan et al., ACM TOG 2025). The reference is
     the network's first input, as in the authors' error maps; their `forward(distorted, reference)` swaps the two.
 
     Example:
         >>> from mdiqa_metric import create
-        >>> gray = torch.full((1, 3, 32, 32), 0.5)
-        >>> create("milo")(gray, gray)
+        >>> image = torch.rand(1, 3, 32, 32)
+        >>> create("milo")(image, image)
         tensor([0.])
     """
 

@@ -25,26 +25,32 @@ KNEE = 0.01
 
 
 class MSSSIM(Metric):
-    """Multi-scale structural similarity (Wang, Simoncelli, Bovik, Asilomar 2003): 1 where both images are equal.
+    """Multi-scale structural similarity (Wang, Simoncelli, Bovik, Asilomar 2003): 1 for equal images.
 
-    Mean contrast-structure of five scales, halved each time, and mean SSIM of the coarsest, each to the power of its
-    weight, multiplied; a scale whose mean is not positive makes the score 0. Three channels are scored apart, then
-    averaged. Where a mean is below 0.01 the gradient is that of a continuation of its power that goes on falling: no
-    scale is without a slope, and none takes the others' away.
+    The product of the mean contrast-structure of the four finer scales and the mean SSIM of the coarsest, each raised
+    to the scale's weight; images are halved between scales. If the mean of a scale is not positive the score is 0.
+    Three channels are scored separately and averaged. Below a mean of 0.01 the gradient is that of a linear
+    continuation of the power, so that every scale keeps a gradient there.
 
     Args:
         channel: "y-full", BT.601 luma in [0, 1]; "rgb"; "y-studio", MATLAB's rgb2ycbcr luma in 16..235; or "gray",
             MATLAB's rgb2gray rounded to 8 bits.
-        convention: "paper", the above, halved as the authors' program does, with the mirror at an odd edge;
-            "weighted-sum", its other method: the scales are summed, with weights that sum to 1, which on "gray" gives
-            the digits printed for TID2013, up to 5e-3 above the product; or "pyiqa", for numbers to set beside that
-            library's: it rounds the channel to 8 bits, takes negative contrast-structure for 0, and frames odd sizes
-            with zeros before it halves them.
+        convention: "paper", as above, halving as the authors' program does, with a mirror at an odd edge;
+            "weighted-sum", the authors' other method, which sums the scales with weights that sum to 1 and on "gray"
+            reproduces the digits printed for TID2013 (up to 5e-3 above the product); or "pyiqa", for numbers to compare
+            with that library's: it rounds the channel to 8 bits, replaces negative contrast-structure by 0, and pads
+            odd sizes with zeros before halving.
 
-    Rounding leaves no honest gradient: `Loss` refuses such a metric, though autograd passes straight through it.
+    Rounding has no useful gradient, so `Loss` refuses such a metric, although autograd passes straight through it.
 
     Raises:
         ValueError: an unknown channel or convention.
+
+    Example:
+        >>> import torch
+        >>> image = torch.rand(1, 3, 176, 176)
+        >>> MSSSIM(channel="rgb")(image, image)
+        tensor([1.])
     """
 
     full_reference = True

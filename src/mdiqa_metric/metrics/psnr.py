@@ -15,18 +15,22 @@ EPSILON = 1e-8
 
 
 class PSNR(Metric):
-    """Peak signal-to-noise ratio in dB, `10 log10(1 / (MSE + 1e-8))`, an image at a time; 80 dB where both are equal.
+    """Peak signal-to-noise ratio in dB, `10 log10(1 / (MSE + 1e-8))` per image; 80 dB for equal images.
 
     Args:
-        channel: "rgb"; "y-full", BT.601 luma in [0, 1]; or "y-studio", MATLAB's rgb2ycbcr luma in 16..235 that
+        channel: "rgb"; "y-full", BT.601 luma in [0, 1]; or "y-studio", MATLAB's rgb2ycbcr luma in 16..235, which
             super-resolution papers print. Studio range scores 1.32 dB more than full range on the same images.
-        border: pixels cut from each side first, in those papers the scale factor.
-        gray_as_is: whether a pair of gray images (three equal channels) is compared by its one channel as it is, as
-            the scripts behind those papers do with a file of one channel, and not by its studio-range luma, which
-            scores 1.32 dB more.
+        border: pixels cut from each side first; super-resolution papers cut as many as the scale factor.
+        gray_as_is: compares a pair of gray images (three equal channels) by that one channel, as the scripts behind
+            those papers do for files with one channel, instead of its studio-range luma, which scores 1.32 dB more.
 
     Raises:
         ValueError: an unknown channel or a negative border.
+
+    Example:
+        >>> import torch
+        >>> PSNR()(torch.full((1, 3, 8, 8), 0.5), torch.full((1, 3, 8, 8), 0.6))
+        tensor([20.0000])
     """
 
     full_reference = True

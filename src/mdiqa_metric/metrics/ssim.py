@@ -14,28 +14,35 @@ from ..ops.ssim import WINDOW_SIZE, ssim_maps
 
 
 class SSIM(Metric):
-    """Structural similarity (Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 2004): 1 where both images are equal.
+    """Structural similarity (Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 2004): 1 for equal images.
 
-    The mean over all windows of 11x11 pixels (Gaussian, sigma 1.5) that lie inside the image, with K 0.01 and 0.03;
-    over the channels too where there are three.
+    The mean over all 11x11 windows (Gaussian, sigma 1.5) inside the image, with K1 = 0.01 and K2 = 0.03, and over the
+    channels if there are three.
 
     Args:
-        channel: "y-full", BT.601 luma in [0, 1]; "rgb"; "y-studio", MATLAB's rgb2ycbcr luma in 16..235 that
-            super-resolution papers score; or "gray", MATLAB's rgb2gray rounded to 8 bits, which gives the digits that
-            the authors' program prints on TID2013, where unrounded luma is off by up to 1.3e-3.
-        border: pixels cut from each side first, in super-resolution papers the scale factor.
-        gray_as_is: whether a pair of gray images is compared by its one channel as it is, as the scripts behind those
-            papers do with a file of one channel, and not by its studio-range luma.
-        downsample: whether the image is first averaged down by max(1, round(min(H, W) / 256)), as the authors advise
-            and their ssim.m does: mirrored at the borders, halves rounded up.
-        convention: "paper", the formula as published; or "pyiqa", for numbers to set beside that library's: it rounds
-            the channel to 8 bits, takes negative contrast-structure for 0 (up to 8e-4 more on the same images), and
-            downsamples without the rest that the factor leaves at the right and the bottom.
+        channel: "y-full", BT.601 luma in [0, 1]; "rgb"; "y-studio", MATLAB's rgb2ycbcr luma in 16..235, which
+            super-resolution papers score; or "gray", MATLAB's rgb2gray rounded to 8 bits, which reproduces the digits
+            that the authors' program prints on TID2013 (unrounded luma is off by up to 1.3e-3).
+        border: pixels cut from each side first; super-resolution papers cut as many as the scale factor.
+        downsample: first averages the image down by max(1, round(min(H, W) / 256)), as the authors advise and their
+            ssim.m does: mirrored at the borders, halves rounded up.
+        convention: "paper", the published formula; or "pyiqa", for numbers to compare with that library's: it rounds
+        the
+            channel to 8 bits, replaces negative contrast-structure by 0 (up to 8e-4 more on the same images), and drops
+            the rows and columns that the downsampling factor leaves over.
+        gray_as_is: compares a pair of gray images by their one channel, as scripts of super-resolution papers do for
+            files with one channel, instead of its studio-range luma.
 
-    Rounding leaves no honest gradient: `Loss` refuses such a metric, though autograd passes straight through it.
+    Rounding has no useful gradient, so `Loss` refuses such a metric, although autograd passes straight through it.
 
     Raises:
         ValueError: an unknown channel or convention, or a negative border.
+
+    Example:
+        >>> import torch
+        >>> image = torch.rand(1, 3, 32, 32)
+        >>> SSIM(channel="rgb")(image, image)
+        tensor([1.])
     """
 
     full_reference = True

@@ -22,16 +22,22 @@ from ..ops.precision import full_precision
 
 
 class STLPIPS(Metric):
-    """LPIPS whose backbone blurs wherever it halves its maps, in [0, inf), 0 where images are equal.
+    """LPIPS with a backbone that blurs before it downsamples, in [0, inf), 0 for equal images.
 
-    It hardly feels a shift of one of the images by a few pixels that nobody sees. From "Shift-tolerant perceptual
-    similarity metric" (Ghildyal and Liu, ECCV 2022), backbone and heads trained by the authors.
+    Shifting one of the images by a few pixels, which nobody notices, hardly changes it. From "Shift-tolerant perceptual
+    similarity metric" (Ghildyal and Liu, ECCV 2022); backbone and heads were trained by the authors.
 
     Args:
-        net: the backbone: "alex", with no stride in its first convolution, or "vgg".
+        net: the backbone: "alex", with stride 1 in its first convolution, or "vgg".
 
     Raises:
         ValueError: an unknown net.
+
+    Example:
+        >>> from mdiqa_metric import create
+        >>> image = torch.rand(1, 3, 32, 32)
+        >>> create("stlpips-alex")(image, image)
+        tensor([0.])
     """
 
     full_reference = True
@@ -78,7 +84,7 @@ class STLPIPS(Metric):
 
 
 class BlurredConv(FrozenConv2d):
-    """A convolution and the blur pooling behind it, as one of stride 2: a third of the work, and no map of full size.
+    """A convolution followed by blur pooling, as one convolution of stride 2: a third of the work and no full-size map.
 
     Inside its borders that is one convolution, with the blurred kernel. The first value repeats the second, since what
     is reflected at a border is what lies behind it; the last is worked out apart, from a strip of the input.

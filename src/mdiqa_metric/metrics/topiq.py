@@ -25,18 +25,24 @@ WIDTH, PARTS = 256, 4
 
 
 class TOPIQ(Metric):
-    """Quality without a reference, higher is better; the published files give about 0 to 1.
+    """No-reference quality, higher is better; the published checkpoints give about 0 to 1.
 
-    ResNet-50's maps are gated and pooled to one size, then tokens of the smallest look at those of each larger one.
-    From "TOPIQ: a top-down approach from semantics to distortions for image quality assessment" (Chen et al., TIP
-    2024). Memory grows with the fourth power of the image's side, for each of its 32 x 32 blocks looks at all.
+    ResNet-50's feature maps are gated and pooled to one size; the tokens of the smallest then attend to those of each
+    larger one. From "TOPIQ: a top-down approach from semantics to distortions for image quality assessment" (Chen et
+    al., TIP 2024). Memory grows with the fourth power of the image's side, since all 32 x 32 blocks attend to each
+    other.
 
     Args:
-        side: what the shorter side is resized to first, by antialiased bilinear interpolation, as the FLIVE model wants
-            it; None leaves images as they are.
+        side: resizes the shorter side to this first (antialiased bilinear), as the FLIVE model needs; None keeps the
+            image's size.
 
     Raises:
         ValueError: `side` is below 32.
+
+    Example:
+        >>> from mdiqa_metric import create
+        >>> create("topiq-nr")(image).shape  # doctest: +SKIP
+        torch.Size([1])
     """
 
     full_reference = False
@@ -72,7 +78,7 @@ class TOPIQ(Metric):
 
 
 class TOPIQIAA(Metric):
-    """Aesthetic quality without a reference, the mean of a predicted histogram of ratings 1 to 10.
+    """No-reference aesthetic quality: the mean of a predicted histogram of ratings from 1 to 10.
 
     The network of `TOPIQ`, twice as wide, trained on AVA; from the same paper.
     """
@@ -101,9 +107,10 @@ class TOPIQIAA(Metric):
 
 
 class TOPIQFR(Metric):
-    """Quality beside a reference, higher is better; the published files give about 0 to 1.
+    """Full-reference quality, higher is better; the published checkpoints give about 0 to 1.
 
-    The maps of both images and their distance, gated by the distance, go the way of `TOPIQ`'s; from the same paper.
+    The feature maps of both images and their distance, gated by that distance, are processed as in `TOPIQ`; from the
+    same paper.
     """
 
     full_reference = True
@@ -142,7 +149,7 @@ class TOPIQFR(Metric):
 
 @full_precision
 def _distance(x: Tensor, y: Tensor) -> Tensor:
-    """|x - y|, rounded off at 0 so that its slope there is 0."""
+    """|x - y|, smoothed at 0 so that its gradient there is 0."""
     return ((x - y).square() + 1e-12).sqrt()
 
 

@@ -1,4 +1,4 @@
-"""When a gradient written by hand stands in for autograd's, and how it is differentiated once more."""
+"""When a hand-written gradient replaces autograd's, and how to differentiate it a second time."""
 
 from __future__ import annotations
 

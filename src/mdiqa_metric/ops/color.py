@@ -48,7 +48,7 @@ def round_8bit(image: Tensor) -> Tensor:
 
 
 class Channel(NamedTuple):
-    """What a metric looks at: in words, and how it is had from RGB (N, 3, H, W) in [0, 1]."""
+    """What a metric scores: in words, and the conversion from RGB (N, 3, H, W) in [0, 1]."""
 
     words: str
     convert: Callable[[Tensor], Tensor]
@@ -66,9 +66,9 @@ GRAY_AS_IS = ", a gray pair by its one channel as it is"
 
 
 def convert(image: Tensor, reference: Tensor, channel: str, gray_as_is: bool = False) -> tuple[Tensor, Tensor]:
-    """A pair of RGB (N, 3, H, W) in [0, 1] as a metric of that channel looks at it: one of `CHANNELS`.
+    """Converts a pair of RGB images (N, 3, H, W) in [0, 1] to one of `CHANNELS`.
 
-    Where `gray_as_is`, a pair whose images both have three equal channels stays as it is, one channel of it.
+    With `gray_as_is`, a pair of images that both have three equal channels keeps one of them unchanged.
     """
     converted = CHANNELS[channel].convert(image), CHANNELS[channel].convert(reference)
     if not gray_as_is:

@@ -14,10 +14,9 @@ _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, relu: bool) -> Tensor:
-    """`conv2d`, then ReLU where `relu`: (N, C, H, W) -> (N, D, H', W'), differentiable as often as one likes.
+    """`conv2d`, followed by ReLU if `relu`: (N, C, H, W) -> (N, D, H', W'), differentiable any number of times.
 
-    While the weights are frozen, backward keeps one byte an output with ReLU and nothing without, where autograd alone
-    keeps the input.
+    With frozen weights it saves one byte per output for backward with ReLU and nothing without, instead of the input.
     """
     if takes_function(x) and not weight.requires_grad:
         return _FrozenConv.apply(x, weight, bias, stride, padding, relu)
@@ -30,7 +29,7 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, paddin
 
 
 def add_relu(x: Tensor, y: Tensor) -> Tensor:
-    """`relu(x + y)`, whose backward keeps one byte an output; x is written over where no gradient is asked for."""
+    """`relu(x + y)`, which saves one byte per output for backward; without gradients it overwrites x."""
     if takes_function(x, y):
         return _AddReLU.apply(x, y)
     if not torch.is_grad_enabled() and not is_recorded(x, y) and x.shape == y.shape:
@@ -107,7 +106,7 @@ def _adjoint_in_blocks(gradient: Tensor, weight: Tensor, stride: int, padding: i
     first, last = -((kernel - 1 - padding) // stride), (block - 1 + padding) // stride
     pixel, output = torch.arange(block, device=weight.device), torch.arange(first, last + 1, device=weight.device)
     tap = pixel[:, None] + padding - stride * output
-    tap = torch.where((tap >= 0) & (tap < kernel), tap, kernel)  # the zero that `pad` puts behind the last tap
+    tap = torch.where((tap >= 0) & (tap < kernel), tap, kernel)  # the zero that `pad` appends after the last tap
     weight = F.pad(weight, (0, 1, 0, 1))[:, :, tap][..., tap]  # (D, C, pixel, output, pixel, output)
     weight = weight.permute(1, 2, 4, 0, 3, 5).flatten(0, 2)
     blocks = [-(-whole // block) for whole in size]

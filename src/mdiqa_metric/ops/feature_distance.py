@@ -1,4 +1,4 @@
-"""How two images' feature maps are compared, in blocks that stay in a processor's cache and leave nothing behind.
+"""Comparisons of two images' feature maps, in blocks that fit a processor's cache.
 
 Written out, a comparison makes five to ten temporaries of the maps' size, and autograd keeps most of them. Here forward
 and backward walk the maps block by block and keep only the maps. Everything is computed in float32 or better.

@@ -10,7 +10,7 @@ from torch import Tensor
 def gaussian_window(size: int, sigma: float, like: Tensor) -> Tensor:
     """The Gaussian's `size` taps (size,), summing to 1, on the device and in the dtype of `like`.
 
-    Computed where it is used: a buffer would lose its digits in `metric.half()` and tie the metric to one device.
+    Computed on each use: a buffer would lose precision in `metric.half()` and tie the metric to one device.
     """
     offsets = torch.arange(size, dtype=like.dtype, device=like.device) - (size - 1) / 2
     taps = (-offsets.square() / (2 * sigma**2)).exp()
@@ -52,7 +52,7 @@ def downsample_mean(image: Tensor, factor: int) -> Tensor:
 
 
 def _pad_symmetric(image: Tensor, dim: int, before: int, after: int) -> Tensor:
-    """The image continued along `dim` by its mirror, the edge pixel coming twice; F.pad has no such mode."""
+    """The image extended along `dim` by its mirror image, edge pixels included, a mode that F.pad lacks."""
     parts = [image]
     if before:
         parts.insert(0, image.narrow(dim, 0, before).flip(dim))

@@ -1,4 +1,4 @@
-"""Pooling that keeps at most its input for backward, which a comparison of the same map keeps anyway."""
+"""Pooling that saves at most its input for backward, which a comparison of the same map saves anyway."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EPSILON = 1e-12
 
 
 def max_pool(x: Tensor, size: int, stride: int, ceil_mode: bool = False) -> Tensor:
-    """`max_pool2d` of (N, C, H, W). Backward finds the maxima again rather than keep their 64-bit indices."""
+    """`max_pool2d` of (N, C, H, W). Backward finds the maxima again instead of saving their 64-bit indices."""
     if takes_function(x):
         return _MaxPool.apply(x, size, stride, ceil_mode)
     return F.max_pool2d(x, size, stride, ceil_mode=ceil_mode)
@@ -25,14 +25,14 @@ def max_pool(x: Tensor, size: int, stride: int, ceil_mode: bool = False) -> Tens
 def l2_pool(x: Tensor, window: Tensor) -> Tensor:
     """Root of the sums of squares weighted by a 3 x 3 `window`, stride 2, padding 1: (N, C, H, W) -> (N, C, H', W').
 
-    Squares are taken in float32 or better, for they overflow float16. From "Geodesics of learned representations"
+    Computed in float32 or better, since squares overflow float16. From "Geodesics of learned representations"
     (Hénaff and Simoncelli, ICLR 2016), as DISTS uses it.
     """
     return _L2Pool.apply(x, window) if takes_function(x) else _l2_pool(x, window)
 
 
 def blur_pool(x: Tensor, window: Tensor) -> Tensor:
-    """Every second value after blurring with a 3 x 3 `window` over two reflected pixels a side.
+    """Every second value after blurring with a 3 x 3 `window`, with two reflected pixels of padding per side.
 
     (N, C, H, W) -> (N, C, H', W'), H' = (H + 1) // 2 + 1. From "Making convolutional networks shift-invariant again"
     (Zhang, ICML 2019), with the wider padding of ST-LPIPS.
@@ -43,7 +43,7 @@ def blur_pool(x: Tensor, window: Tensor) -> Tensor:
 def gated_pool(x: Tensor, gate: Tensor, size: tuple[int, int]) -> Tensor:
     """`adaptive_avg_pool2d(gelu(x) * gate, size)` of x (N, C, H, W) and a gate (N, 1, H, W).
 
-    Backward keeps x and the gate alone, and works out the GELU again.
+    Saves only x and the gate for backward, and recomputes the GELU there.
     """
     if takes_function(x, gate):
         return _GatedPool.apply(x, gate, size)
@@ -53,8 +53,8 @@ def gated_pool(x: Tensor, gate: Tensor, size: tuple[int, int]) -> Tensor:
 def reduced_pool(x: Tensor, weight: Tensor, bias: Tensor, size: tuple[int, int]) -> Tensor:
     """`adaptive_avg_pool2d(gelu(conv2d(x, weight, bias)), size)` of x (N, C, H, W) and a 1 x 1 convolution to D.
 
-    While the weights are frozen neither direction holds the map (N, D, H, W), which is large where D is far above C:
-    it is made a few channels at a time, and made again in backward.
+    With frozen weights the map (N, D, H, W), which is large if D is much larger than C, is never held as a whole: it is
+    computed a few channels at a time, and again in backward.
     """
     if takes_function(x) and not weight.requires_grad:
         return _ReducedPool.apply(x, weight, bias, size)
@@ -124,8 +124,8 @@ class _ReducedPool(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):
             for (rows, shift), part in zip(_blocks(x, weight, bias), gradient.split(_height(x), 1), strict=True):
                 map_ = F.conv2d(x, rows.to(x.dtype), shift.to(x.dtype))
-                slope = torch.ops.aten.gelu_backward(_spread_mean(part.to(x.dtype), map_), map_)
-                total = total + F.conv_transpose2d(slope, rows.to(x.dtype))
+                local = torch.ops.aten.gelu_backward(_spread_mean(part.to(x.dtype), map_), map_)
+                total = total + F.conv_transpose2d(local, rows.to(x.dtype))
         return total, None, None, None
 
 

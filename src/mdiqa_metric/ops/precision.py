@@ -1,4 +1,4 @@
-"""Where cores that subtract large numbers get their precision from."""
+"""Float32 for functions that would lose their digits in half precision."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorates a function of tensors that must not compute in half precision.
+    """Decorates a function of tensors that must not run in half precision.
 
     Positional tensors in float16 or bfloat16 come as float32, float32 and float64 as they are; autocast is off inside
     for the device of the first of them. Gradients flow back through the conversion.

@@ -111,7 +111,7 @@ def _mobile_branch(published: PublishedState) -> State:
 
 
 def _residual_branch(published: PublishedState) -> State:
-    """Whatever the backbone is called and whatever the one linear layer beside it is."""
+    """Keys of the later branch, whatever the authors' files call its backbone and its one linear layer."""
     backbone, rest = {}, {}
     for key, value in published.under(BRANCH).items():
         inner = re.fullmatch(r"(?:\w+\.)?((?:conv1|bn1|layer\d)\..+)", key)

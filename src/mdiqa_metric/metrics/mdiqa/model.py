@@ -59,22 +59,28 @@ class Explanation(NamedTuple):
 
 
 class MDIQA(MultiDimensional, HubMixin):
-    """Quality without a reference from nine dimensions, higher is better; the published files give about 0 to 1.
+    """No-reference quality from nine dimensions, higher is better; the published checkpoint gives about 0 to 1.
 
-    Two ResNet-50 bases, one for five technical dimensions and one for four aesthetic ones, each with a TOPIQ head a
-    dimension; CLIP's tokens join the features of each head for a second, local score; a weight branch says how much
-    each dimension counts in the image; a small network makes one score of the nine weighed ones. The weights of
-    `set_weights` multiply those of the branch, as the authors' `weight_ratio` does. From "MDIQA: unified image quality
-    assessment for multi-dimensional evaluation and restoration" (Yao et al., 2025, arXiv 2508.16887).
+    Two ResNet-50 backbones, one for the five technical and one for the four aesthetic dimensions, each with one TOPIQ
+    head per dimension, give the dimension scores. CLIP's tokens join each head's features for a second, local score. A
+    weight branch predicts how much each dimension counts in the image, `set_weights` multiplies these weights (the
+    authors' `weight_ratio`), and a small network turns the nine weighted scores into one. From "MDIQA: unified image
+    quality assessment for multi-dimensional evaluation and restoration" (Yao et al., 2025, arXiv 2508.16887).
 
-    CLIP's branch, its 1 x 1 convolution included, carries no gradient, for the authors cut it; all else does.
+    CLIP's branch, including its 1 x 1 convolution, carries no gradient, as in the authors' program.
 
     Args:
         branch: the weight branch: "mobilenetv3", or "resnet50" of the authors' later files.
-        checkpointing: lets the bases keep little for backward and compute nearly all once more there.
+        checkpointing: recomputes the backbones in backward instead of keeping their feature maps.
 
     Raises:
         ValueError: an unknown branch.
+
+    Example:
+        >>> from mdiqa_metric import create
+        >>> metric = create("mdiqa", weights="mdiqa/")  # doctest: +SKIP
+        >>> metric(image).shape, metric.dimensions(image).shape  # doctest: +SKIP
+        (torch.Size([1]), torch.Size([1, 9]))
     """
 
     dimension_names = TECHNICAL + AESTHETIC
@@ -97,7 +103,7 @@ class MDIQA(MultiDimensional, HubMixin):
         return self.fusion.overall(self._weight_scores(image, self._values(query, self.active) + local, self.active))
 
     def dimension_scores(self, image: Tensor, wanted: Indices) -> Tensor:
-        """Scores (N, K): what the heads have learnt from opinions on each dimension, before CLIP's tokens join."""
+        """Scores (N, K): what the heads predict for each dimension, before CLIP's tokens join."""
         return self._values(self._query(image, wanted), wanted)
 
     def dimension_features(self, image: Tensor, wanted: Indices) -> Tensor:
