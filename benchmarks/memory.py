@@ -1,4 +1,4 @@
-"""Peak memory of a loss step, forward and backward to the image, beside the PyPI peers: `python benchmarks/memory.py`.
+"""Peak memory of a loss step, forward and backward to the image, against PyPI peers: `python benchmarks/memory.py`.
 
 On a CPU this is the peak resident memory that a step adds to a process that already holds the imports, the network and
 the images, and has run one small step (threads, code generated at run time). Each contender has a fresh process, forked
@@ -193,7 +193,7 @@ def brief(rows: list[dict[str, Any]], comparison: Comparison, mode: Mode) -> str
 
 
 def report(facts: dict[str, Any], rows: list[dict[str, Any]], refused: list[str]) -> str:
-    lines = heading("Peak memory of a loss step beside the PyPI peers", facts, SAME_WEIGHTS)
+    lines = heading("Peak memory of a loss step against PyPI peers", facts, SAME_WEIGHTS)
     lines += [
         "Peak memory that forward and backward to the image add to the loaded network and images: a peer's",
         "over ours, above 1 we need less. `benchmarks/memory.py` explains the method. *Plain over encoded* is our",

@@ -1,4 +1,4 @@
-"""Time of a loss step, forward and backward to the image, beside the PyPI peers: `python benchmarks/speed.py`.
+"""Time of a loss step, forward and backward to the image, against PyPI peers: `python benchmarks/speed.py`.
 
 In one process and on the same tensors, every contender of a case runs once per round, peers and ours in turn, every
 second round in reverse order, so that drift of the machine affects all alike. A ratio is a peer's time over ours within
@@ -123,8 +123,8 @@ class Race:
             return
         for mode in modes:
             self.enter(name, mode, peer)
-        judged = self.first.get((name, self.plain[1]))
-        if judged and (why := self.comparison.rivals[name].disagreement(self.first[self.plain], judged)):
+        theirs = self.first.get((name, self.plain[1]))
+        if theirs and (why := self.comparison.rivals[name].disagreement(self.first[self.plain], theirs)):
             self.refused.append(f"{self.where}, {name}: {why}")
             self.steps = {key: step for key, step in self.steps.items() if key[0] != name}
 
@@ -257,7 +257,7 @@ def summary_line(case: dict[str, Any], seconds: float) -> str:
 
 
 def report(facts: dict[str, Any], cases: list[dict[str, Any]], refused: list[str]) -> str:
-    lines = heading("Speed of a loss step beside the PyPI peers", facts, SAME_WEIGHTS)
+    lines = heading("Speed of a loss step against PyPI peers", facts, SAME_WEIGHTS)
     lines += [
         "A step is forward and backward to the image. Each number is a peer's time over ours: above 1 we are faster.",
         "Contenders run interleaved in one process; medians over the rounds, quartiles in brackets. *Encoded* means",

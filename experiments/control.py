@@ -68,7 +68,7 @@ RUNS = list(dict.fromkeys([*OBJECTIVES, *STEERED]))
 
 
 def rows(
-    metric: MultiDimensional, learnt: Sequence[Tensor], kept: Sequence[Tensor], protocol: Row, work: Path
+    metric: MultiDimensional, train_images: Sequence[Tensor], held_out: Sequence[Tensor], protocol: Row, work: Path
 ) -> Iterator[Row]:
     """Yields one row per seed and run, from the work folder if it is there."""
     # Runs of another protocol or metric must not be mixed with these.
@@ -80,7 +80,7 @@ def rows(
     for seed in range(protocol["seeds"]):
         for name in RUNS:
             if (seed, name) not in done:
-                done[seed, name] = run(metric, learnt, kept, protocol, folder, seed, name)
+                done[seed, name] = run(metric, train_images, held_out, protocol, folder, seed, name)
                 with file.open("a") as lines:
                     lines.write(json.dumps(done[seed, name]) + "\n")
             yield done[seed, name]
@@ -88,18 +88,18 @@ def rows(
 
 def run(
     metric: MultiDimensional,
-    learnt: Sequence[Tensor],
-    kept: Sequence[Tensor],
+    train_images: Sequence[Tensor],
+    held_out: Sequence[Tensor],
     protocol: Row,
     folder: Path,
     seed: int,
     name: str,
 ) -> Row:
     """Trains one network further and measures it."""
-    network = pretrained(metric, learnt, protocol, folder / f"{seed}.safetensors", seed)
+    network = pretrained(metric, train_images, protocol, folder / f"{seed}.safetensors", seed)
     device = next(metric.parameters()).device
-    references = [image.to(device) for image in kept]
-    low = [example.degrade(image, Random(index), shots=2).to(device) for index, image in enumerate(kept)]
+    references = [image.to(device) for image in held_out]
+    low = [example.degrade(image, Random(index), shots=2).to(device) for index, image in enumerate(held_out)]
 
     def measured(restore: Callable[[Tensor], Tensor]) -> dict[str, float]:
         return measure(metric, example.restore_images(restore, low), references)
@@ -110,24 +110,24 @@ def run(
         with_knobs = knobs.SteerableRestorer().to(device)
         with_knobs.load_state_dict(network.state_dict(), strict=False)
         steps, row["weight"] = protocol["steps with knobs"], protocol["weight"]
-        knobs.train(with_knobs, metric, learnt, steps, protocol["rate"], row["weight"], seed=1000 + seed)
+        knobs.train(with_knobs, metric, train_images, steps, protocol["rate"], row["weight"], seed=1000 + seed)
         row["seconds a step"] = (time.perf_counter() - started) / steps
         row["turned"] = {to: measured(knobs.set_knobs(with_knobs, **weights)) for to, weights in STEERED.items()}
         return row | {"figures": row["turned"]["neutral"]}
-    objective, row["weight"] = objective_of(name, metric, network, learnt, protocol["weight"])
-    example.train(network, learnt, objective, protocol["steps"], protocol["rate"], seed=1000 + seed)
+    objective, row["weight"] = objective_of(name, metric, network, train_images, protocol["weight"])
+    example.train(network, train_images, objective, protocol["steps"], protocol["rate"], seed=1000 + seed)
     row["seconds a step"] = (time.perf_counter() - started) / protocol["steps"]
     return row | {"figures": measured(network)}
 
 
 def pretrained(
-    metric: MultiDimensional, learnt: Sequence[Tensor], protocol: Row, file: Path, seed: int
+    metric: MultiDimensional, train_images: Sequence[Tensor], protocol: Row, file: Path, seed: int
 ) -> example.Restorer:
     """The network that this seed's runs start from."""
     torch.manual_seed(seed)
     network = example.Restorer().to(next(metric.parameters()).device)
     if not file.exists():
-        example.train(network, learnt, F.l1_loss, protocol["pre-training"], protocol["pre-training rate"], seed)
+        example.train(network, train_images, F.l1_loss, protocol["pre-training"], protocol["pre-training rate"], seed)
         save_file(network.state_dict(), file.with_suffix(".part"))
         file.with_suffix(".part").rename(file)
     network.load_state_dict(load_file(file))
@@ -135,7 +135,7 @@ def pretrained(
 
 
 def objective_of(
-    name: str, metric: MultiDimensional, network: example.Restorer, learnt: Sequence[Tensor], weight: float
+    name: str, metric: MultiDimensional, network: example.Restorer, train_images: Sequence[Tensor], weight: float
 ) -> tuple[example.Objective, float]:
     """What a run minimizes, and the weight of its frozen metric.
 
@@ -150,7 +150,11 @@ def objective_of(
     metric.set_weights(torch.ones(len(metric.dimension_names)))
     device = next(metric.parameters()).device
     other = mdiqa_metric.create("stlpips-alex").to(device) if name == "st-lpips" else metric
-    matched = weight * gradient_norm(DimensionMean(metric), network, learnt) / gradient_norm(other, network, learnt)
+    matched = (
+        weight
+        * gradient_norm(DimensionMean(metric), network, train_images)
+        / gradient_norm(other, network, train_images)
+    )
     loss = Loss(other, matched)
 
     def objective(restored: Tensor, clean: Tensor) -> Tensor:
@@ -160,11 +164,11 @@ def objective_of(
     return objective, matched
 
 
-def gradient_norm(metric: Metric, network: example.Restorer, learnt: Sequence[Tensor]) -> float:
+def gradient_norm(metric: Metric, network: example.Restorer, train_images: Sequence[Tensor]) -> float:
     """The mean norm of a metric's gradient to restored images, over a few batches."""
     loss, norms = Loss(metric), []
     device = next(network.parameters()).device
-    for low, clean in example.batches(learnt, 8, seed=-1):
+    for low, clean in example.batches(train_images, 8, seed=-1):
         with torch.no_grad():
             restored = network(low.to(device)).clamp(0, 1)
         references = (clean.to(device),) if metric.full_reference else ()
@@ -233,8 +237,9 @@ def report(facts: Row, protocol: Row, response: Sequence[Row], turned: Sequence[
     lines += [
         f"{protocol['seeds']} seeds, each with a network of its own ({protocol['parameters']} parameters), trained",
         f"{protocol['pre-training']} steps with L1 alone and {protocol['steps']} more for each row, from one start and",
-        f"on the same crops of {protocol['learnt']} Kodak images. Measured on {protocol['kept']} of BSDS500.",
-        f"The weight of the quality is {protocol['weight']:g}, that of L1 is 1. Means and deviations over seeds.",
+        f"on the same crops of {protocol['train images']} Kodak images. Measured on",
+        f"{protocol['held-out images']} images of BSDS500. The weight of the quality is {protocol['weight']:g}, that",
+        "of L1 is 1. Means and deviations over seeds.",
         "",
         "## Weight of a dimension and measures that use no model",
         "",
@@ -321,10 +326,10 @@ def measure_control(metric: MultiDimensional, options: argparse.Namespace) -> No
     """Makes all runs that are not finished yet, and writes the result."""
     facts = environment(torch.device(options.device))
     metric = metric.to(options.device)
-    learnt = [mdiqa_metric.read_image(path)[0] for path in list_images([options.data / "kodak24"])]
+    train_images = [mdiqa_metric.read_image(path)[0] for path in list_images([options.data / "kodak24"])]
     files = list_images([options.data / "bsds500"])
     files = files[:: max(1, len(files) // options.images)][: options.images]  # from all over the set
-    kept = [mdiqa_metric.read_image(path)[0, :, :-1, :-1] for path in files]  # 481 x 321, made even
+    held_out = [mdiqa_metric.read_image(path)[0, :, :-1, :-1] for path in files]  # 481 x 321, made even
     protocol = {
         "metric": metric.set_weights(torch.ones(len(metric.dimension_names))).fingerprint(),
         "programs": [hashlib.sha256((HERE.parent / "examples" / name).read_bytes()).hexdigest() for name in PROGRAMS],
@@ -337,12 +342,12 @@ def measure_control(metric: MultiDimensional, options: argparse.Namespace) -> No
         "steps with knobs": options.knob_steps,
         "rate": 5e-4,
         "weight": options.weight,
-        "learnt": len(learnt),
-        "kept": len(kept),
+        "train images": len(train_images),
+        "held-out images": len(held_out),
     }
     found: list[Row] = []
     started = time.perf_counter()
-    for row in rows(metric, learnt, kept, protocol, options.work):
+    for row in rows(metric, train_images, held_out, protocol, options.work):
         found.append(row)
         figures = ", ".join(f"{key} {value:.3f}" for key, value in row["figures"].items())
         done = f"{len(found)} of {options.seeds * len(RUNS)}, {time.perf_counter() - started:.0f} s"

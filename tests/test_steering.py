@@ -295,7 +295,8 @@ def test_the_experiment_reports_correlations_and_costs(control):
     assert cost["noisiness 2"]["gained"]["PSNR"]["mean"] == pytest.approx(-1)
     facts = {"date": "", "mdiqa_metric": "", "commit": "", "dirty": False, "device": "", "threads": 1}
     facts |= {"load before": 0.0, "python": "", "versions": {}}
-    protocol = dict.fromkeys(("metric", "parameters", "pre-training", "steps", "steps with knobs", "learnt", "kept"), 1)
+    keys = ("metric", "parameters", "pre-training", "steps", "steps with knobs", "train images", "held-out images")
+    protocol = dict.fromkeys(keys, 1)
     # One network with knobs answers as the first seed's did.
     turned = {row["name"]: row["figures"] for row in found if row["seed"] == 0 and row["name"] in control.STEERED}
     knobs = control.knob_responses([{"seed": 0, "name": "knobs", "turned": turned}])

@@ -17,11 +17,11 @@ Data = Annotated[Path, typer.Option(metavar="DIR", help="Folder with clive/table
 Out = Annotated[
     Path,
     typer.Option(
-        metavar="FILE", help="Weights to write, .safetensors in float16, with figures in a .json beside them."
+        metavar="FILE", help="Weights to write, .safetensors in float16, with figures in a .json next to them."
     ),
 ]
 Work = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Folder for images made during training; beside FILE by default.")
+    Path | None, typer.Option(metavar="DIR", help="Folder for images made during training; next to FILE by default.")
 ]
 Steps = Annotated[int | None, typer.Option(metavar="N", help="Steps of each stage, instead of the recipe's.")]
 Seeds = Annotated[list[int] | None, typer.Option("--seed", metavar="N", help="Random seed; may be repeated.")]

@@ -135,7 +135,7 @@ def oversharpen(image: Tensor, strength: float, random: Random) -> Tensor:
 
 
 def compress_jpeg(image: Tensor, strength: float, random: Random) -> Tensor:
-    """Compresses as JPEG, from quality 95 down to 4. No dimension stands for its artifacts."""
+    """Compresses as JPEG, from quality 95 down to 4. Its artifacts belong to no dimension."""
     return through_jpeg(image, round(95 * (4 / 95) ** strength))
 
 
