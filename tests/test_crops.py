@@ -48,6 +48,20 @@ def test_counts_and_strides_below_one_are_refused():
         grid_places(300, 300, 224, 0)
     with pytest.raises(ValueError, match="stride of 0"):
         tile_places(300, 300, 224, 0)
+    with pytest.raises(ValueError, match="chunk of 0"):
+        mean_over_crops(lambda x: x, [torch.rand(1, 3, 32, 32)], [(0, 0)], 32, chunk=0)
+
+
+def test_a_chunk_counts_the_crops_of_all_images():
+    seen = []
+
+    def score(crops):
+        seen.append(len(crops))
+        return crops.mean((1, 2, 3)).bfloat16()
+
+    found = mean_over_crops(score, [torch.rand(4, 3, 64, 64)], tile_places(64, 64, 32, 16), 32, chunk=8)
+    assert seen == [8, 8, 8, 8, 4]
+    assert found.dtype == torch.float32
 
 
 def test_crops_are_views_of_the_right_pixels():

@@ -76,8 +76,8 @@ def named(ours: str, layer: tuple[Tensor, Tensor]) -> State:
 
 def fold_norm(scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """A linear layer that takes what a normalization of that scale and shift takes, without them."""
-    from_torchvision_layout = bias + weight.double() @ shift.double()
-    return (weight.double() * scale.double()).to(weight), from_torchvision_layout.to(bias)
+    folded = bias + weight.double() @ shift.double()
+    return (weight.double() * scale.double()).to(weight), folded.to(bias)
 
 
 def fold_batch_norm(state: State, convolutions: dict[str, str], epsilon: float = 1e-5) -> State:
@@ -88,17 +88,17 @@ def fold_batch_norm(state: State, convolutions: dict[str, str], epsilon: float =
         convolutions: each normalization's name to its convolution's.
         epsilon: under the root of the variance.
     """
-    from_torchvision_layout = dict(state)
+    folded = dict(state)
     for norm, name in convolutions.items():
         scale, shift, mean, variance = (
-            from_torchvision_layout.pop(f"{norm}.{leaf}") for leaf in ("weight", "bias", "running_mean", "running_var")
+            folded.pop(f"{norm}.{leaf}") for leaf in ("weight", "bias", "running_mean", "running_var")
         )
-        from_torchvision_layout.pop(f"{norm}.num_batches_tracked", None)
-        weight = from_torchvision_layout[f"{name}.weight"]
+        folded.pop(f"{norm}.num_batches_tracked", None)
+        weight = folded[f"{name}.weight"]
         factor = scale.double() / (variance.double() + epsilon).sqrt()
-        from_torchvision_layout[f"{name}.weight"] = (weight.double() * factor[:, None, None, None]).to(weight)
-        from_torchvision_layout[f"{name}.bias"] = (shift.double() - mean.double() * factor).to(shift)
-    return from_torchvision_layout
+        folded[f"{name}.weight"] = (weight.double() * factor[:, None, None, None]).to(weight)
+        folded[f"{name}.bias"] = (shift.double() - mean.double() * factor).to(shift)
+    return folded
 
 
 def _holds(value: Tensor, constant: Any) -> bool:

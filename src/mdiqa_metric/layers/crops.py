@@ -98,26 +98,34 @@ def mean_over_crops(
     chunk: int = 16,
     checkpointing: bool = False,
 ) -> Tensor:
-    """The mean over crops of each image's scores, (N,) or (N, D).
+    """The mean over crops of each image's scores, (N,) or (N, D), in at least float32.
 
     Args:
         score: takes crops (M, C, size, size) of each of the `images` and gives scores (M,) or (M, D).
         images: an image, or an image and its reference, (N, C, H, W) each.
         places: where crops are cut, the same in all `images`.
         size: side of the crops.
-        chunk: how many places are scored at a time, which bounds memory where no gradient is needed.
-        checkpointing: keeps only the crops for backward and computes each chunk again there, which bounds it elsewhere.
+        chunk: how many crops are scored at a time (one place of each image at least), which bounds memory if no
+            gradient is needed.
+        checkpointing: saves only the crops for backward and scores them again there, which bounds it with gradients.
+
+    Raises:
+        ValueError: `chunk` is below 1.
 
     Example:
         >>> image = torch.arange(16.0).reshape(1, 1, 4, 4)
         >>> mean_over_crops(lambda x: x.mean((1, 2, 3)), [image], tile_places(4, 4, 2, 2), 2)
         tensor([7.5000])
     """
+    if chunk < 1:
+        raise ValueError(f"Crops are scored 1 or more at a time, got a chunk of {chunk}: use a larger one.")
     count, totals = images[0].shape[0], []
-    for start in range(0, len(places), chunk):
-        some = places[start : start + chunk]
+    step = max(1, chunk // count)
+    for start in range(0, len(places), step):
+        some = places[start : start + step]
         crops = [crop(image, some, size).flatten(0, 1) for image in images]
-        totals.append(maybe_checkpoint(checkpointing, score, *crops).unflatten(0, (count, len(some))).sum(1))
+        scores = maybe_checkpoint(checkpointing, score, *crops).unflatten(0, (count, len(some)))
+        totals.append(scores.to(torch.promote_types(scores.dtype, torch.float32)).sum(1))
     return torch.stack(totals).sum(0) / len(places)
 
 

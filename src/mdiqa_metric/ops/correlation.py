@@ -15,7 +15,7 @@ def pearson(x: Tensor, y: Tensor, epsilon: float = 1e-6) -> Tensor:
 
     Args:
         x, y: values (..., M) of one shape.
-        epsilon: keeps value and gradient finite where one of them hardly varies.
+        epsilon: keeps value and gradient finite for constant values; negligible for deviations of order 1.
 
     Example:
         >>> import torch
