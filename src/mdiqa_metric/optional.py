@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 from typing import Any
 
 
-@functools.cache
 def import_optional(name: str, extra: str = "evaluate") -> Any:
     """The module of that name, which the package's `extra` installs.
 

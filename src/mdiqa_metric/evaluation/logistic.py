@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -148,4 +150,9 @@ def _in_field_units(
 
 
 def _sigmoid(z: Array) -> Array:
-    return import_optional("scipy.special").expit(z)
+    return _expit()(z)
+
+
+@functools.cache  # looked up a hundred times a fit
+def _expit() -> Callable[[Array], Array]:
+    return import_optional("scipy.special").expit
