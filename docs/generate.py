@@ -6,12 +6,13 @@ Both come from the manifest and the metrics' docstrings; tests/test_docs.py fail
 from __future__ import annotations
 
 import inspect
-import math
 import re
 from pathlib import Path
 from typing import Any
 
 from mdiqa_metric import Metric
+from mdiqa_metric.cli.listing import facts_of
+from mdiqa_metric.cli.printing import better
 from mdiqa_metric.registry import manifest, metric_class
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +32,7 @@ def readme_table() -> str:
     """A row for the names that a line of the manifest says the same of."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, row in manifest()["metrics"].items():
-        facts = facts_of(name)
+        facts = words_for(name)
         groups.setdefault((row["about"], facts["better"], facts["loss"], facts["weights"]), []).append(f"`{name}`")
     lines = ["| name | what | better | loss | weights |", "|---|---|---|---|---|"]
     lines += [f"| {', '.join(names)} | {' | '.join(facts)} |" for facts, names in groups.items()]
@@ -56,27 +57,25 @@ def metrics_page() -> str:
         lines += [f"## {kind.__name__}", "", *render(kind), ""]
         lines += ["| name | what | better | range | min. size | loss | weights | license |", "|---" * 8 + "|"]
         for name in names:
-            facts = facts_of(name)
+            facts = words_for(name)
             cells = (facts[key] for key in ("better", "range", "size", "loss", "weights", "license"))
             lines.append(f"| `{name}` | {manifest()['metrics'][name]['about']} | {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
 
 
-def facts_of(name: str) -> dict[str, str]:
+def words_for(name: str) -> dict[str, str]:
     """What tables say of a metric, in words."""
-    row = manifest()["metrics"][name]
-    kind = metric_class(row["class"])
-    facts = kind.facts(**row.get("options", {}))
-    files = [manifest()["files"][key] for key in dict.fromkeys(row.get("weights", {}).values())]
-    low, high = (f"{bound:g}" if math.isfinite(bound) else "\N{INFINITY}" for bound in facts["score_range"])
+    facts = facts_of(name)
+    files = [manifest()["files"][key] for key in dict.fromkeys(facts["weights"].values())]
+    low, high = ("\N{INFINITY}" if bound is None else f"{bound:g}" for bound in facts["score_range"])
     return {
-        "better": "lower" if kind.lower_is_better else "higher",
+        "better": better(facts),
         "range": f"{'-' if low == '∞' else ''}{low} to {high}",
         "size": f"{facts['min_size']} px",
         "loss": "yes" if facts["differentiable"] else "no",
         "weights": " + ".join(map(source, files)) or "none",
-        "license": " + ".join(dict.fromkeys(file["license"] for file in files)) or "",
+        "license": " + ".join(facts["licenses"]),
     }
 
 

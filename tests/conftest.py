@@ -24,8 +24,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     groups: dict[str, int] = {}
     places: dict[str, int] = {}
     for item in items:
-        row = getattr(item, "callspec", None) and item.callspec.params.get("row")  # type: ignore[attr-defined]
-        if isinstance(row, Row):
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        if isinstance(row := parameters.get("row"), Row):
             item.add_marker(pytest.mark.xdist_group(group_of(row)))
         mark = item.get_closest_marker("xdist_group")
         places[item.nodeid] = groups.setdefault(mark.args[0], len(groups)) if mark else -1

@@ -149,6 +149,11 @@ def class_of(row: Row) -> type[mdiqa_metric.Metric]:
     return getattr(mdiqa_metric, row.wrapper) if row.wrapper else metric_class(manifest()["metrics"][row.name]["class"])
 
 
+# What is tested once a class: a metric's contract, and that of a loss.
+METRICS = first_of_each_class(ROWS)
+TRAINABLE = first_of_each_class(row for row in ROWS if row.trainable)
+
+
 def group_of(row: Row) -> str:
     """What tests share a worker: those of a row, and of the rows that wrap its metric."""
     return row.goldens[0] if row.goldens[0] in ("mdiqa", "mdiqa-lite") else row.name

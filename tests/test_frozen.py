@@ -12,14 +12,11 @@ from torch import nn
 import mdiqa_metric
 from mdiqa_metric import DimensionMean, Loss, WeightedLoss, create
 from mdiqa_metric.layers.convolution import FrozenConv2d, FrozenConv2dReLU
-from mdiqa_metric.registry import metric_class, metric_classes
-from tests.rows import ROWS, build, content, first_of_each_class, metric_of, pair_of
+from mdiqa_metric.registry import manifest, metric_class, metric_classes
+from tests.rows import METRICS, build, content, metric_of, pair_of
 
-FIRST = first_of_each_class(ROWS)
-each_metric = pytest.mark.parametrize("row", FIRST, ids=lambda row: row.name)
-WITH_WEIGHTS = [
-    row for row in FIRST if not row.wrapper and row.name.startswith(("lpips", "stlpips", "dists", "topiq", "mdiqa"))
-]
+each_metric = pytest.mark.parametrize("row", METRICS, ids=lambda row: row.name)
+WITH_WEIGHTS = [row for row in METRICS if not row.wrapper and "weights" in manifest()["metrics"][row.name]]
 each_network = pytest.mark.parametrize("row", WITH_WEIGHTS, ids=lambda row: row.name)
 
 

@@ -18,10 +18,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from mdiqa_metric import DimensionMean, Loss, WeightedLoss, create
 from mdiqa_metric.ops.resize import resize
 from tests.rows import (
-    ROWS,
+    TRAINABLE,
     class_of,
     encodes,
-    first_of_each_class,
     hold_detached,
     metric_of,
     pair_of,
@@ -29,7 +28,6 @@ from tests.rows import (
     row_of,
 )
 
-TRAINABLE = first_of_each_class(row for row in ROWS if row.trainable)
 each_loss = pytest.mark.parametrize("row", TRAINABLE, ids=lambda row: row.name)
 PAIRED = [row for row in TRAINABLE if class_of(row).full_reference]
 each_paired = pytest.mark.parametrize("row", PAIRED, ids=lambda row: row.name)

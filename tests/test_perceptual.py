@@ -18,8 +18,8 @@ from mdiqa_metric.ops.pooling import blur_pool, gated_pool, l2_pool, max_pool, r
 from tests.golden import golden
 from tests.rows import ROWS, content, filled, metric_of, pair_of, photograph, row_of
 
-ON_TRUNKS = [row for row in ROWS if row.name.startswith(("lpips", "stlpips", "dists"))]
-each_backbone = pytest.mark.parametrize("row", ON_TRUNKS, ids=lambda row: row.name)
+ON_BACKBONES = [row for row in ROWS if row.name.startswith(("lpips", "stlpips", "dists"))]
+each_backbone = pytest.mark.parametrize("row", ON_BACKBONES, ids=lambda row: row.name)
 WINDOW = torch.tensor([0.25, 0.5, 0.25]).double()
 
 

@@ -18,10 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mdiqa_metric import DimensionDistance, Loss, Metric, MultiDimensional, WeightedLoss
 from tests.rows import (
+    METRICS,
     ROWS,
+    TRAINABLE,
     class_of,
     encodes,
-    first_of_each_class,
     hold_detached,
     metric_of,
     pair_of,
@@ -30,8 +31,6 @@ from tests.rows import (
 )
 
 # The contract is kept by a class, so it is tested once a class; its other names run their golden files.
-METRICS = first_of_each_class(ROWS)
-TRAINABLE = first_of_each_class(row for row in ROWS if row.trainable)
 each_metric = pytest.mark.parametrize("row", METRICS, ids=lambda row: row.name)
 each_loss = pytest.mark.parametrize("row", TRAINABLE, ids=lambda row: row.name)
 each_paired = pytest.mark.parametrize(

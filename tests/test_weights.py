@@ -494,7 +494,7 @@ def test_listing_imports_no_library_of_networks():
 import sys
 from mdiqa_metric.cli import listing
 from mdiqa_metric.registry import list_metrics
-[listing._facts(name) for name in list_metrics()]
+[listing.facts_of(name) for name in list_metrics()]
 print(sorted({"torchvision", "timm", "open_clip", "pandas", "scipy", "matplotlib", "PIL"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -172,13 +172,8 @@ class DimensionMean(Metric):
 
     def __init__(self, model: MultiDimensional) -> None:
         super().__init__()
-        self.model = _require_dimensions(model, type(self))
-        self.training, self._frozen = model.training, model._frozen
-        self._trained = True  # it has no weights besides the model's
-        self.name = f"{model.name}-mean"
+        self.model = _wrap(self, model, "mean")
         self.score_range = model.dimension_range
-        self.min_size = model.min_size
-        self.color, self.resize, self.crop = model.color, model.resize, model.crop
 
     def score(self, image: Tensor, reference: None) -> Tensor:
         """Scores (N,)."""
@@ -216,12 +211,7 @@ class DimensionDistance(Metric):
 
     def __init__(self, model: MultiDimensional) -> None:
         super().__init__()
-        self.model = _require_dimensions(model, type(self))
-        self.training, self._frozen = model.training, model._frozen
-        self._trained = True  # it has no weights besides the model's
-        self.name = f"{model.name}-distance"
-        self.min_size = model.min_size
-        self.color, self.resize, self.crop = model.color, model.resize, model.crop
+        self.model = _wrap(self, model, "distance")
 
     def score(self, image: Tensor, reference: Tensor | EncodedReference) -> Tensor:
         """Scores (N,)."""
@@ -254,9 +244,14 @@ class DimensionDistance(Metric):
         return f"{type(self.model).__name__}({self.model.extra_repr()})"
 
 
-def _require_dimensions(model: Any, form: type[Metric]) -> MultiDimensional:
+def _wrap(form: Metric, model: Any, suffix: str) -> MultiDimensional:
+    """The model, after the form that wraps it was given its state, name and facts."""
     if not isinstance(model, MultiDimensional):
         raise TypeError(
-            f'{form.__name__} takes a metric with dimensions, got {type(model).__name__}: pass create("mdiqa").'
+            f'{type(form).__name__} takes a metric with dimensions, got {type(model).__name__}: pass create("mdiqa").'
         )
+    form.training, form._frozen = model.training, model._frozen
+    form._trained = True  # it has no weights besides the model's
+    form.name, form.min_size = f"{model.name}-{suffix}", model.min_size
+    form.color, form.resize, form.crop = model.color, model.resize, model.crop
     return model

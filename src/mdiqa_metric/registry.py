@@ -222,7 +222,7 @@ def _from_folder(name: str, kind: Any, folder: Path, options: dict[str, Any]) ->
     state: dict[str, Any] = {}
     for part, content in states.items():
         try:
-            state |= {f"{part}.{key}": value for key, value in kind.from_published(part, content).items()}
+            state |= _our_keys(kind, part, content)
         except KeyError as error:
             raise WeightsError(f"{part}, read from {folder}, lacks {error}: fetch its files again.") from error
     load(metric, state, states)
@@ -304,14 +304,19 @@ def _collect(metric: Metric, parts: Mapping[str, str], weights: Any) -> dict[str
         source = given[part] if part in given else _pretrained(parts[part])
         content = read_state(source, allow) if isinstance(source, str | os.PathLike) else source
         try:
-            layer = metric.from_published(part, content)
-            state |= {f"{part}.{key}" if part else str(key): value for key, value in layer.items()}
+            state |= _our_keys(type(metric), part, content)
         except Exception as error:
             raise WeightsError(
                 f"{_describe_source(source)} is not in a layout of {metric.name}'s {part or 'weights'}: "
                 f"{type(error).__name__}: {error}."
             ) from error
     return state
+
+
+def _our_keys(kind: type[Metric], part: str, content: Any) -> dict[str, Any]:
+    """The state dict of a part in the metric's own keys."""
+    layer = kind.from_published(part, content)
+    return {f"{part}.{key}" if part else str(key): value for key, value in layer.items()}
 
 
 def _is_by_part(weights: Any, parts: Mapping[str, str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import cast
 
@@ -18,9 +19,7 @@ LPIPS_SHIFT, LPIPS_SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 class Backbone(nn.Module):
-    """A network from an image to feature maps, which normalizes the image's channels first.
-
-    Subclasses write `iter_features`. Weights are untrained until a checkpoint is loaded.
+    """A network that normalizes an image's channels first. Weights are untrained until a checkpoint is loaded.
 
     Args:
         mean, std: subtracted from the red, green and blue channel, and what they are then divided by.
@@ -42,12 +41,16 @@ class Backbone(nn.Module):
             return x
         return x.contiguous(memory_format=torch.channels_last)
 
+
+class FeatureBackbone(Backbone, ABC):
+    """A backbone that gives feature maps, or tokens, one after the other."""
+
+    @abstractmethod
     def iter_features(self, image: Tensor) -> Iterator[Tensor]:
         """The feature maps of images (N, 3, H, W), largest first, each computed when it is asked for.
 
         Two such iterators zipped together hold no more than one map of each image where no gradient is needed.
         """
-        raise NotImplementedError
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """All feature maps of images (N, 3, H, W)."""

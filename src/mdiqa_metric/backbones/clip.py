@@ -35,19 +35,15 @@ class ClipRN50(Backbone):
 
         return ModifiedResNet([3, 4, 6, 3], output_dim=1024, heads=32, image_size=ClipRN50.side)
 
-    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, image: Tensor) -> Tensor:
         """Tokens (N, 1024, 7, 7) of images (N, 3, H, W) in [0, 1]: the middle square of 224 pixels a side, of the
         image with its shorter side resized to that (antialiased bicubic)."""
         image = resize_shorter_side(image, self.side, "bicubic", overshoot=True)  # as MDIQA's authors do
         top, left = (_round_half(length - self.side) for length in image.shape[-2:])
         image = image[..., top : top + self.side, left : left + self.side]
-        visual = self.visual
-        x = visual.stem(self.normalize(image))
-        x = visual.layer4(visual.layer3(visual.layer2(visual.layer1(x))))
-        x = x.flatten(2).permute(2, 0, 1)
-        x = torch.cat([x.mean(0, keepdim=True), x])
-        x = x + visual.attnpool.positional_embedding[:, None].to(x.dtype)
-        tokens = _attention_pool(visual.attnpool, x[1:], x)
+        pool, tokens = self.visual.attnpool, _tokens(self.visual, self.normalize(image))
+        tokens = tokens + pool.positional_embedding[:, None].to(tokens.dtype)
+        tokens = _attention_pool(pool, tokens[1:], tokens)
         return tokens.permute(1, 2, 0).unflatten(2, (7, 7))
 
 
@@ -78,16 +74,13 @@ class CLIP(Backbone):
         self.model, self.positions = model, positions
         self.network: Any = open_clip.CLIP(**open_clip.get_model_config(f"{model}-quickgelu"))
 
-    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, image: Tensor) -> Tensor:
         """Unit vectors (N, D) of images (N, 3, H, W) in [0, 1], in at least float32."""
         image = self.normalize(image)
         if self.positions:
             return _unit(self.network.encode_image(image))
-        visual = self.network.visual
-        x = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(image)))))
-        x = x.flatten(2).permute(2, 0, 1)
-        x = torch.cat([x.mean(0, keepdim=True), x])
-        return _unit(_attention_pool(visual.attnpool, x[:1], x)[0])
+        tokens = _tokens(self.network.visual, image)
+        return _unit(_attention_pool(self.network.visual.attnpool, tokens[:1], tokens)[0])
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors (P, D) of P texts, on the network's device, in at least float32."""
@@ -95,6 +88,13 @@ class CLIP(Backbone):
 
         tokens = tokenize(list(texts)).to(self.network.logit_scale.device)
         return _unit(self.network.encode_text(tokens))
+
+
+def _tokens(visual: Any, image: Tensor) -> Tensor:
+    """What CLIP's ResNet-50 pools: the mean of its last map, then each position of it, (1 + h * w, N, C)."""
+    x = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(image)))))
+    x = x.flatten(2).permute(2, 0, 1)
+    return torch.cat([x.mean(0, keepdim=True), x])
 
 
 def _attention_pool(pool: Any, query: Tensor, tokens: Tensor) -> Tensor:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Backbone
+from .base import FeatureBackbone
 
 
-class InceptionResNetV2(Backbone):
+class InceptionResNetV2(FeatureBackbone):
     """Inception-ResNet-v2 without its classifier.
 
     From "Inception-v4, Inception-ResNet and the impact of residual connections on learning" (Szegedy et al., AAAI

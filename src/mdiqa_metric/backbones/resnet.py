@@ -14,7 +14,7 @@ from ..layers.checkpointing import maybe_checkpoint
 from ..layers.convolution import FrozenConv2d, FrozenConv2dReLU
 from ..ops.convolution import add_relu
 from ..ops.pooling import max_pool
-from .base import Backbone
+from .base import FeatureBackbone
 
 
 class Bottleneck(nn.Module):
@@ -33,7 +33,7 @@ class Bottleneck(nn.Module):
         return add_relu(self.conv3(self.conv2(self.conv1(x))), self.downsample(x))
 
 
-class ResNet50(Backbone):
+class ResNet50(FeatureBackbone):
     """ResNet-50 without its classifier, tapped after the stem and each of the four stages.
 
     The network of "Deep residual learning for image recognition" (He et al., CVPR 2016) with the stride in the 3 x 3

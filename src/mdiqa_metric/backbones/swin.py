@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from .base import Backbone
+from .base import FeatureBackbone
 
 
-class Swin(Backbone):
+class Swin(FeatureBackbone):
     """A Swin transformer, whose windows are padded where an image is no multiple of them.
 
     From "Swin transformer: hierarchical vision transformer using shifted windows" (Liu et al., ICCV 2021). Keys below

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints.remapping import fold_batch_norm
-from .base import Backbone, batch_norms, without_batch_norm
+from .base import FeatureBackbone, batch_norms, without_batch_norm
 
 
-class TimmBackbone(Backbone):
+class TimmBackbone(FeatureBackbone):
     """One of timm's networks, tapped at its five resolutions, batch normalization folded into the convolutions."""
 
     model: ClassVar[str]

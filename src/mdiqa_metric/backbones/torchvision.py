@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..layers.convolution import FrozenConv2dReLU
 from ..ops.pooling import blur_pool, l2_pool, max_pool
-from .base import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from .base import IMAGENET_MEAN, IMAGENET_STD, FeatureBackbone
 
 # Indices in torchvision's `features` of the ReLUs (of SqueezeNet: ReLU and Fire modules) that perceptual metrics tap.
 TAPS = {"alexnet": (1, 4, 7, 9, 11), "vgg16": (3, 8, 15, 22, 29), "squeezenet1_1": (1, 4, 7, 9, 10, 11, 12)}
@@ -66,7 +66,7 @@ class BlurPool(Binomial):
         return blur_pool(x, self.window)
 
 
-class TappedBackbone(Backbone):
+class TappedBackbone(FeatureBackbone):
     """A sequence of layers, some of whose outputs are the feature maps.
 
     On a CPU the maps are channels_last. `to(memory_format=torch.channels_last)` stores the weights so too, which gains

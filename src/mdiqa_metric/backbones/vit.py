@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from .base import IMAGENET_MEAN, IMAGENET_STD, FeatureBackbone
 
 
-class ViT(Backbone):
+class ViT(FeatureBackbone):
     """A vision transformer that takes images of any size in whole patches.
 
     From "An image is worth 16x16 words" (Dosovitskiy et al., ICLR 2021). Positions are stretched over the image's grid

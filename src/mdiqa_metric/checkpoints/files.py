@@ -41,7 +41,7 @@ def locate(key: str, row: Row, *, fetch: bool = True) -> Path | None:
         raise WeightsError(f"{trouble} {_mend(row)}")
     if here:
         _log.warning("%s Fetching it again.", trouble)
-    path = _fetch(key, row)
+    path = _fetch(key, row, path)
     if trouble := _damage(key, row, path):
         _discard(path)
         raise WeightsError(f"{trouble} It has been removed, so the next call fetches it again.")
@@ -99,10 +99,9 @@ _PLACES = {
 }
 
 
-def _fetch(key: str, row: Row) -> Path:
+def _fetch(key: str, row: Row, path: Path | None) -> Path:
     url = download.url_of(row)
     _log.info("Fetching %s from %s", _describe(key, row), url)
-    path = _PLACES[row["where"]](row)
     try:
         download.check_reachable(row)
         if path and path.is_file() and _damage(key, row, path):  # another process may have mended it by now

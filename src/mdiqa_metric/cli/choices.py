@@ -22,13 +22,13 @@ def choose_metrics(names: Sequence[str], reference: str | None) -> list[str]:
     from ..registry import Spec
 
     default = "mdiqa-lite" if reference is None else "stlpips-alex"
-    chosen = list(dict.fromkeys(str(Spec.parse(name)) for name in names or [default]))
-    comparing = [name for name in chosen if Spec.parse(name).metric_class.full_reference]
+    specs = {str(spec): spec for spec in map(Spec.parse, names or [default])}
+    comparing = [name for name, spec in specs.items() if spec.metric_class.full_reference]
     if comparing and reference is None:
         raise ValueError(f"A reference is needed for {', '.join(comparing)}: give --reference FOLDER or FILE.")
     if reference is not None and not comparing:
-        raise ValueError(f"No reference is needed for {', '.join(chosen)}: leave --reference out.")
-    return chosen
+        raise ValueError(f"No reference is needed for {', '.join(specs)}: leave --reference out.")
+    return [*specs]
 
 
 def check_device(name: str) -> None:

@@ -59,14 +59,14 @@ def evaluate(
     from ..registry import Spec, create
 
     with errors():
-        names = list(dict.fromkeys(str(Spec.parse(name)) for name in [*metric, *(more or [])]))
+        specs = {str(spec): spec for spec in map(Spec.parse, [*metric, *(more or [])])}
         check_device(device)
         for path, what, suffix in ((out, "Results", ".json"), (report, "Reports", ".html")):
             if path:
                 check_destination(path, what, (suffix,))
         images = QualityDataset(dataset, split=split)
-        check_references({name: Spec.parse(name).metric_class for name in names}, images)
-        metrics = {name: create(name) for name in names}
+        check_references({name: spec.metric_class for name, spec in specs.items()}, images)
+        metrics = {name: create(name) for name in specs}
     store = out.with_name(f"{out.name}.scores") if out else None
     try:
         with errors(), progress() as move:
@@ -86,8 +86,8 @@ def evaluate(
                     shutil.rmtree(store)
         _show_agreement(results)
         _show_comparisons(results)
-        if compare is None and len(names) > 1 and not results["comparisons"]:
-            say(f"The {math.comb(len(names), 2)} pairs of {len(names)} metrics are not tested: --compare tests them.")
+        if compare is None and len(specs) > 1 and not results["comparisons"]:
+            say(f"The {math.comb(len(specs), 2)} pairs of {len(specs)} metrics are not tested: --compare tests them.")
         if report:
             from ..evaluation.report import write_report
 

@@ -16,7 +16,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Every fact, for 
     """List the metrics: kind, direction, range, whether it can be a loss, weights, license and size."""
     from ..registry import list_metrics
 
-    facts = [_facts(name) for name in list_metrics()]
+    facts = [facts_of(name) for name in list_metrics()]
     if as_json:
         print(json.dumps(facts, indent=2, allow_nan=False))
         return
@@ -36,7 +36,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Every fact, for 
     show(stdout, ["metric", "kind", "better", "range", "loss", "weights", "license", "size"], rows)
 
 
-def _facts(name: str) -> dict[str, Any]:
+def facts_of(name: str) -> dict[str, Any]:
     """What `list` says of a metric, out of its class and options: no network is built."""
     from ..checkpoints.files import size_of
     from ..registry import manifest, metric_class

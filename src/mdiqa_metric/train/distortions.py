@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.images import through_jpeg
-from ..ops.color import BT601
+from ..ops.color import luma_full
 from ..ops.filters import gaussian_window
 
 
@@ -199,7 +199,7 @@ def to_srgb(light: Tensor) -> Tensor:
 
 def luma(image: Tensor) -> Tensor:
     """BT.601 luma (1, H, W) of an image (3, H, W)."""
-    return (image * torch.tensor(BT601)[:, None, None]).sum(0, keepdim=True)
+    return luma_full(image[None])[0]
 
 
 def noise_level(strength: float) -> float:
