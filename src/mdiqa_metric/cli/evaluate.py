@@ -110,7 +110,7 @@ def _show_agreement(results: Mapping[str, Any]) -> None:
         columns += [kind.replace(" ", "_") for kind in KINDS]
         rows = []
         for metric, group, row in sorted(_agreements(results), key=lambda line: line[1] != "all"):
-            numbers = (row["srcc"], *(row["srcc_interval"] or (None, None)), *(row[key] for key in NUMBERS[1:]))
+            numbers = (row["srcc"], *(row["srcc_interval"] or (None, None)), *(row.get(key) for key in NUMBERS[1:]))
             seen = (row.get("seen", {}).get(kind, "-") for kind in KINDS)
             rows.append([metric, group, row["n"], row["images"], *map(digits, numbers), *seen])
         print_lines(stdout, [columns, *rows])

@@ -30,7 +30,7 @@ from .logistic import Fit, logistic_fits
 
 __all__ = ["agreement", "compare", "distribution_metrics"]
 
-_CORRELATIONS = ("srcc", "plcc", "krcc")
+CORRELATIONS = ("srcc", "plcc", "krcc")
 _KL_EPSILON = 1e-7
 
 
@@ -87,11 +87,12 @@ class Measured:
         scores, mos: (N,), as given.
         interval_method: how intervals are made, in words.
         missing: why there is no correlation, or None.
+        resampled: the names of the correlations that resamples were to give.
         drawn: the correlations of each resample, (R,), by name; empty where one is missing.
     """
 
-    def __init__(self, scores: Array, mos: Array, interval_method: str) -> None:
-        self.scores, self.mos, self.interval_method = scores, mos, interval_method
+    def __init__(self, scores: Array, mos: Array, resampled: Sequence[str], interval_method: str) -> None:
+        self.scores, self.mos, self.resampled, self.interval_method = scores, mos, resampled, interval_method
         self.missing = no_correlation(scores=scores, mos=mos)
         self.drawn: dict[str, Array] = {}
 
@@ -117,25 +118,30 @@ class Measured:
         """The 4-parameter and the 5-parameter curve."""
         return logistic_fits(self.scores, self.mos)
 
+    def correlation(self) -> dict[str, Any]:
+        """What `agreement` says without curves, with an interval for each correlation that resamples were to give."""
+        return with_reasons(self._correlation())
+
     def agreement(self) -> dict[str, Any]:
         """What `agreement` says."""
-        result: dict[str, Any] = {"n": len(self.mos), "interval_method": self.interval_method}
-        if self.missing:
-            result |= {key: self.missing for name in _CORRELATIONS for key in (name, f"{name}_interval")}
-            result["undefined_resamples"] = 0
-        else:
-            for name in _CORRELATIONS:
-                result[name] = self.correlations[name]
-                result[f"{name}_interval"] = interval(self.drawn[name], len(self.mos))
-            result["undefined_resamples"] = int(np.isnan(self.drawn["srcc"]).sum())
+        result = self._correlation()
         for fit in self.fits:
             result[f"plcc_{fit.name}"], result[f"rmse_{fit.name}"] = _after(fit, self.mos)
             result |= {f"{fit.name}_converged": fit.converged, f"{fit.name}_reason": fit.reason}
         return with_reasons(result)
 
+    def _correlation(self) -> dict[str, Any]:
+        result: dict[str, Any] = {"n": len(self.mos), "interval_method": self.interval_method}
+        for name in CORRELATIONS:
+            result[name] = self.missing or self.correlations[name]
+            if name in self.resampled:
+                result[f"{name}_interval"] = self.missing or interval(self.drawn[name], len(self.mos))
+        result["undefined_resamples"] = 0 if self.missing else int(np.isnan(self.drawn["srcc"]).sum())
+        return result
+
 
 def measure(
-    scores: Sequence[Array], mos: Array, names: Sequence[str] = _CORRELATIONS, *, resamples: int, seed: int
+    scores: Sequence[Array], mos: Array, names: Sequence[str] = CORRELATIONS, *, resamples: int, seed: int
 ) -> list[Measured]:
     """Several metrics measured on the same images and resamples, which are drawn, and the opinions ranked, once.
 
@@ -145,7 +151,7 @@ def measure(
         names: the correlations that resamples are to give.
         resamples, seed: as for `agreement`.
     """
-    found = [Measured(each, mos, _interval_method(resamples, seed)) for each in scores]
+    found = [Measured(each, mos, names, _interval_method(resamples, seed)) for each in scores]
     if varying := [measured for measured in found if not measured.missing]:
         opinions = Column(standardized(mos))
         drawn: list[dict[str, list[Array]]] = [{name: [] for name in names} for _ in varying]

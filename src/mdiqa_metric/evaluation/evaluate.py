@@ -15,7 +15,7 @@ import numpy as np
 from ..data.dataset import QualityDataset
 from ..metric import Metric
 from ..multidimensional import MultiDimensional
-from .agreement import Measured, difference, measure
+from .agreement import CORRELATIONS, Measured, difference, measure
 from .distributed import Processes
 from .resume_log import StoreError as StoreError
 from .resume_log import load_completed, open_log
@@ -62,11 +62,12 @@ def evaluate(
 
         * "dataset": {"table", "split", "images", "root", "sha256", "small_groups"}: where the table and the
           images lie, the hash of the rows as CSV, and the sizes of groups too small (below 5) for a row here.
-        * "metrics": by name, {"fingerprint", "lower_is_better", "scored", "failed", "agreement"} and "groups", the same
-          agreement by distortion, level and content where those have two groups of 5 or more; and "dimensions",
-          where a `MultiDimensional` has dimensions by the names of the table's attributes, each with its attribute.
-          Where it is known what trained the metric's weights (`trained`), each agreement has "seen": of how many of its
-          `n` images they were "trained on" or "chosen on".
+        * "metrics": by name, {"fingerprint", "lower_is_better", "scored", "failed", "agreement"}; "groups", by
+          distortion, level and content where those have two groups of 5 or more: the correlations, an interval for
+          `srcc` and no curves, for which a group has few images; and "dimensions", where a `MultiDimensional` has
+          dimensions by the names of the table's attributes, each with its attribute. Where it is known what trained the
+          metric's weights (`trained`), each of these has "seen": of how many of its `n` images they were "trained on"
+          or "chosen on".
         * "comparisons": {"a", "b"} and what `agreement.compare` says of them, for each two metrics that were to be
           compared, on what both scored.
         * "images": {"image", "reference", "mos", "raw", groups as far as there, "scores", "errors", "dimensions",
@@ -169,8 +170,8 @@ def _results(
 
     seen = {name: np.array([row["seen"].get(name, "") for row in rows]) for name in listed}
 
-    def agree(name: str, measured: Measured, among: Any) -> dict[str, Any]:
-        agreed = {"images": int(among.sum()), **measured.agreement()}
+    def agree(name: str, numbers: Mapping[str, Any], among: Any) -> dict[str, Any]:
+        agreed = {"images": int(among.sum()), **numbers}
         if name in seen:
             kinds = seen[name][among & np.isfinite(oriented[name])]
             agreed["seen"] = {kind: int((kinds == kind).sum()) for kind in KINDS}
@@ -185,7 +186,7 @@ def _results(
             "lower_is_better": metric.lower_is_better,
             "scored": int(np.isfinite(oriented[name]).sum()),
             "failed": int(np.isnan(oriented[name]).sum()),
-            "agreement": agree(name, whole[name], everything),
+            "agreement": agree(name, whole[name].agreement(), everything),
             "groups": {column: {} for column in groups},
         }
         if wanted := dimensions.get(name):
@@ -194,12 +195,12 @@ def _results(
             for dimension in wanted:
                 scores = {name: np.array([part.get(dimension, np.nan) for part in parts])}
                 of_these = _measure(scores, table[dimension].to_numpy(), sampling)
-                by_metric[name]["dimensions"][dimension] = agree(name, of_these[name], everything)
+                by_metric[name]["dimensions"][dimension] = agree(name, of_these[name].agreement(), everything)
     for column, members in groups.items():
         for label, among in members.items():
-            group = _measure({name: scores[among] for name, scores in oriented.items()}, mos[among], sampling)
-            for name, measured in group.items():
-                by_metric[name]["groups"][column][label] = agree(name, measured, among)
+            scores = {name: scores[among] for name, scores in oriented.items()}
+            for name, measured in _measure(scores, mos[among], sampling, ("srcc",)).items():
+                by_metric[name]["groups"][column][label] = agree(name, measured.correlation(), among)
     return {
         "dataset": {
             "table": dataset.source,
@@ -215,7 +216,9 @@ def _results(
     }
 
 
-def _measure(scores: Mapping[str, Any], mos: Any, sampling: Mapping[str, Any]) -> dict[str, Measured]:
+def _measure(
+    scores: Mapping[str, Any], mos: Any, sampling: Mapping[str, Any], correlations: Sequence[str] = CORRELATIONS
+) -> dict[str, Measured]:
     """Each metric on the images that it scored; those that scored the same ones together."""
     there = {name: np.isfinite(values) for name, values in scores.items()}
     alike: dict[bytes, list[str]] = {}
@@ -224,7 +227,7 @@ def _measure(scores: Mapping[str, Any], mos: Any, sampling: Mapping[str, Any]) -
     measured: dict[str, Measured] = {}
     for names in alike.values():
         scored = there[names[0]]
-        found = measure([scores[name][scored] for name in names], mos[scored], **sampling)
+        found = measure([scores[name][scored] for name in names], mos[scored], correlations, **sampling)
         measured |= dict(zip(names, found, strict=True))
     return measured
 

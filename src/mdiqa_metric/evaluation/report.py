@@ -151,9 +151,10 @@ def _page(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Tables of agreement: title, leading headers, rows of labels and an agreement, and where the SRCC axis starts."""
+    """Tables of agreement: title, leading headers, rows of labels and an agreement, whether these have
+    curves, and where the SRCC axis starts."""
     whole = [{"labels": [name], "agreement": facts["agreement"]} for name, facts in metrics.items()]
-    tables: list[dict[str, Any]] = [{"title": "All images", "headers": ["metric"], "rows": whole}]
+    tables: list[dict[str, Any]] = [{"title": "All images", "headers": ["metric"], "rows": whole, "curves": True}]
     columns = dict.fromkeys(column for facts in metrics.values() for column in facts["groups"])
     for column in columns:
         rows = [
@@ -161,7 +162,7 @@ def _tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
             for name, facts in metrics.items()
             for label, agreement in facts["groups"].get(column, {}).items()
         ]
-        tables.append({"title": f"By {column}", "headers": [column, "metric"], "rows": rows})
+        tables.append({"title": f"By {column}", "headers": [column, "metric"], "rows": rows, "curves": False})
     dimensions = [
         {"labels": [name, dimension], "agreement": agreement}
         for name, facts in metrics.items()
@@ -169,7 +170,7 @@ def _tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
     if dimensions:
         title = "Dimensions, each against the attribute of its name"
-        tables.append({"title": title, "headers": ["metric", "dimension"], "rows": dimensions})
+        tables.append({"title": title, "headers": ["metric", "dimension"], "rows": dimensions, "curves": True})
     for table in tables:
         found = [row["agreement"] for row in table["rows"] if row["agreement"]["srcc"] is not None]
         lows = [min([agreement["srcc"], *(agreement["srcc_interval"] or [])]) for agreement in found]
