@@ -1,4 +1,4 @@
-"""CLIP's image and text towers, as open_clip has them."""
+"""CLIP's image and text encoders, as open_clip implements them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ from .base import CLIP_MEAN, CLIP_STD, Backbone, without_batch_norm
 
 
 class ClipRN50(Backbone):
-    """The image tower of CLIP's ResNet-50, whose attention pooling returns every token instead of only the first.
+    """The image encoder of CLIP's ResNet-50, whose attention pooling returns every token instead of only the first.
 
-    The network is open_clip's own `ModifiedResNet`; from "Learning transferable visual models from natural language
-    supervision" (Radford et al., ICML 2021). Batch normalization is folded into the convolutions.
+    Images (N, 3, H, W) in [0, 1] -> tokens (N, 1024, 7, 7). The network is open_clip's own `ModifiedResNet`, with batch
+    normalization folded into the convolutions; from "Learning transferable visual models from natural language
+    supervision" (Radford et al., ICML 2021).
+
+    Example:
+        >>> with torch.device("meta"):
+        ...     tokens = ClipRN50()(torch.rand(1, 3, 240, 320))
+        >>> tokens.shape
+        torch.Size([1, 1024, 7, 7])
     """
 
     side = 224
@@ -30,14 +37,16 @@ class ClipRN50(Backbone):
 
     @staticmethod
     def network() -> nn.Module:
-        """open_clip's image tower, untrained."""
+        """open_clip's image encoder, untrained."""
         from open_clip.modified_resnet import ModifiedResNet
 
         return ModifiedResNet([3, 4, 6, 3], output_dim=1024, heads=32, image_size=ClipRN50.side)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Tokens (N, 1024, 7, 7) of images (N, 3, H, W) in [0, 1]: the middle square of 224 pixels a side, of the
-        image with its shorter side resized to that (antialiased bicubic)."""
+        """Tokens (N, 1024, 7, 7) of images (N, 3, H, W) in [0, 1].
+
+        The shorter side is resized to 224 pixels (antialiased bicubic), and the central square is used.
+        """
         image = resize_shorter_side(image, self.side, "bicubic", overshoot=True)  # as MDIQA's authors do
         top, left = (_round_half(length - self.side) for length in image.shape[-2:])
         image = image[..., top : top + self.side, left : left + self.side]
@@ -48,19 +57,25 @@ class ClipRN50(Backbone):
 
 
 class CLIP(Backbone):
-    """CLIP, whose two towers send images and texts to unit vectors of one space.
+    """CLIP: an image and a text encoder that map to unit vectors (N, D) in one space.
 
     From "Learning transferable visual models from natural language supervision" (Radford et al., ICML 2021), with
     OpenAI's activation (QuickGELU). The networks are open_clip's; keys below `network` are OpenAI's. The tokenizer's
-    vocabulary comes with open_clip.
+    vocabulary comes with open_clip. D is 1024 for "RN50" and 512 for the others.
 
     Args:
-        model: "RN50", which takes any size from 32 pixels up where `positions` is False, "ViT-B-32" or "ViT-B-16".
-        positions: whether "RN50" adds the positions of a 7 x 7 grid before it pools, which fixes images to 224 x 224;
-            CLIP-IQA leaves them out to score images at their own size.
+        model: "RN50", "ViT-B-32" or "ViT-B-16".
+        positions: whether "RN50" adds the positions of a 7 x 7 grid before it pools, which fixes images to 224 x 224.
+            CLIP-IQA leaves them out, so that it takes images of any size from 32 pixels up.
 
     Raises:
         ValueError: an unknown model, or a vision transformer without positions.
+
+    Example:
+        >>> with torch.device("meta"):
+        ...     features = CLIP("RN50", positions=False)(torch.rand(2, 3, 64, 96))
+        >>> features.shape
+        torch.Size([2, 1024])
     """
 
     def __init__(self, model: Literal["RN50", "ViT-B-32", "ViT-B-16"], positions: bool = True) -> None:
@@ -75,7 +90,7 @@ class CLIP(Backbone):
         self.network: Any = open_clip.CLIP(**open_clip.get_model_config(f"{model}-quickgelu"))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Unit vectors (N, D) of images (N, 3, H, W) in [0, 1], in at least float32."""
+        """Unit vectors (N, D) of images (N, 3, H, W) in [0, 1], in at least float32; see `positions` for the size."""
         image = self.normalize(image)
         if self.positions:
             return _unit(self.network.encode_image(image))
@@ -83,7 +98,7 @@ class CLIP(Backbone):
         return _unit(_attention_pool(self.network.visual.attnpool, tokens[:1], tokens)[0])
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors (P, D) of P texts, on the network's device, in at least float32."""
+        """Unit vectors (P, D) of P texts, on the network's device, in at least float32; texts are cut to 77 tokens."""
         from open_clip import tokenize
 
         tokens = tokenize(list(texts)).to(self.network.logit_scale.device)
@@ -91,14 +106,14 @@ class CLIP(Backbone):
 
 
 def _tokens(visual: Any, image: Tensor) -> Tensor:
-    """What CLIP's ResNet-50 pools: the mean of its last map, then each position of it, (1 + h * w, N, C)."""
+    """The tokens that CLIP's ResNet-50 pools, (1 + h * w, N, C): the mean of its last map, then each position of it."""
     x = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(image)))))
     x = x.flatten(2).permute(2, 0, 1)
     return torch.cat([x.mean(0, keepdim=True), x])
 
 
 def _attention_pool(pool: Any, query: Tensor, tokens: Tensor) -> Tensor:
-    """What query tokens (Q, N, C) find among all tokens (T, N, C) by CLIP's attention pooling: (Q, N, D)."""
+    """CLIP's attention pooling of query tokens (Q, N, C) over all tokens (T, N, C): (Q, N, D)."""
     found, _ = F.multi_head_attention_forward(
         query,
         tokens,
@@ -124,10 +139,11 @@ def _attention_pool(pool: Any, query: Tensor, tokens: Tensor) -> Tensor:
 
 
 def _unit(features: Tensor) -> Tensor:
+    """Features (..., D) scaled to length 1, in at least float32."""
     return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
 
 
 def _round_half(number: int) -> int:
-    """`round(number / 2)`, an odd one to the even neighbor, of the symbols of a graph too."""
+    """`round(number / 2)`, where halves go to the even neighbor; also for symbolic sizes in a graph."""
     half = number // 2
     return half + number % 2 * (half % 2)

@@ -1,4 +1,4 @@
-"""Inception-ResNet-v2 as timm has it."""
+"""Inception-ResNet-v2, as timm implements it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .base import FeatureBackbone
 
 
 class InceptionResNetV2(FeatureBackbone):
-    """Inception-ResNet-v2 without its classifier.
+    """Inception-ResNet-v2 without its classifier, with seven feature maps.
 
     From "Inception-v4, Inception-ResNet and the impact of residual connections on learning" (Szegedy et al., AAAI
-    2017). Images are normalized to [-1, 1]. Keys below `network` are timm's; batch normalization is in eval mode, with
-    the published statistics.
+    2017). Images of at least 75 x 75 pixels are normalized to [-1, 1]. Keys below `network` are timm's. Batch
+    normalization is not folded, so the network must be in eval mode, as in every frozen metric.
     """
 
     network: Any
@@ -31,10 +31,10 @@ class InceptionResNetV2(FeatureBackbone):
         self.to(memory_format=torch.channels_last)
 
     def iter_features(self, image: Tensor) -> Iterator[Tensor]:
-        """Maps of images (N, 3, H, W) in [0, 1], each computed when it is asked for.
+        """Maps of images (N, 3, H, W) in [0, 1], each computed when it is requested.
 
-        Six of 320 channels at about an eighth of the size, after `mixed_5b` and every second block of 35 (as IQT
-        compares them), then the last, (N, 1536, H', W') at about a 32nd, before pooling.
+        First six of 320 channels at about 1/8 of the size, after `mixed_5b` and every second "block35", as IQT
+        compares them. Then the last map before pooling, of 1536 channels at about 1/32 of the size.
         """
         network = self.network
         x = self.normalize(image)

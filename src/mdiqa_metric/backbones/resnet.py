@@ -18,7 +18,14 @@ from .base import FeatureBackbone
 
 
 class Bottleneck(nn.Module):
-    """ResNet's residual block, its batch normalizations folded into its convolutions."""
+    """ResNet's residual block, with batch normalization folded into its convolutions.
+
+    `relu(conv3(conv2(conv1(x))) + downsample(x))`: (N, channels, H, W) -> (N, 4 * width, H / stride, W / stride).
+
+    Example:
+        >>> Bottleneck(channels=8, width=4, stride=2)(torch.rand(1, 8, 6, 6)).shape
+        torch.Size([1, 16, 3, 3])
+    """
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -34,15 +41,21 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(FeatureBackbone):
-    """ResNet-50 without its classifier, tapped after the stem and each of the four stages.
+    """ResNet-50 without its classifier: feature maps after the stem and each of the four stages.
 
     The network of "Deep residual learning for image recognition" (He et al., CVPR 2016) with the stride in the 3 x 3
-    convolutions, as torchvision and timm have it. Batch normalization is folded into the convolutions: it is frozen
-    wherever these backbones measure quality. Keys are torchvision's without the normalizations' (see
-    `from_torchvision_layout`).
+    convolutions, as in torchvision and timm. The maps have `channels`, at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size,
+    rounded up. Batch normalization is folded into the convolutions, since every metric on this backbone freezes it.
+    Keys are torchvision's without those of the normalization (see `from_torchvision_layout`).
 
     Args:
         checkpointing: saves only the stages' inputs for backward and recomputes the stages there.
+
+    Example:
+        >>> with torch.device("meta"):
+        ...     maps = ResNet50()(torch.rand(1, 3, 64, 64))
+        >>> [tuple(x.shape[1:]) for x in maps]
+        [(64, 32, 32), (256, 16, 16), (512, 8, 8), (1024, 4, 4), (2048, 2, 2)]
     """
 
     channels = (64, 256, 512, 1024, 2048)
@@ -61,13 +74,12 @@ class ResNet50(FeatureBackbone):
         self.to(memory_format=torch.channels_last)
 
     def iter_features(self, image: Tensor) -> Iterator[Tensor]:
-        """The five maps of images (N, 3, H, W) in [0, 1], each computed when it is asked for."""
+        """The five maps of images (N, 3, H, W) in [0, 1], each computed when it is requested."""
         x = self.normalize(image)
         x = self.conv1(x)
         yield x
-        x = max_pool(
-            F.pad(x, (1, 1, 1, 1)), 3, 2
-        )  # after a ReLU, padding with zeros equals padding with minus infinity
+        # After a ReLU, padding with zeros equals padding with minus infinity.
+        x = max_pool(F.pad(x, (1, 1, 1, 1)), 3, 2)
         for index in range(1, 5):
             stage = self.get_submodule(f"layer{index}")
             x = maybe_checkpoint(self.checkpointing, stage, x)
@@ -75,12 +87,24 @@ class ResNet50(FeatureBackbone):
 
     @staticmethod
     def sizes(height: int, width: int) -> tuple[int, int]:
-        """Height and width of the last map."""
+        """Height and width of the last map.
+
+        Example:
+            >>> ResNet50.sizes(224, 300)
+            (7, 10)
+        """
         return -(-height // 32), -(-width // 32)
 
     @staticmethod
     def from_torchvision_layout(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Maps a published state dict of this backbone to our keys; a classifier is dropped."""
+        """Maps torchvision's state dict of this network to our keys and folds it; a classifier is dropped.
+
+        Example:
+            >>> from torchvision.models import resnet50
+            >>> with torch.device("meta"):
+            ...     ResNet50.from_torchvision_layout(resnet50().state_dict()).keys() == ResNet50().state_dict().keys()
+            True
+        """
         norms = [key.removesuffix(".running_var") for key in state if key.endswith(".running_var")]
         names = {norm: re.sub(r"downsample\.1$", "downsample.0", re.sub(r"bn(\d)$", r"conv\1", norm)) for norm in norms}
         return fold_batch_norm({key: value for key, value in state.items() if not key.startswith("fc.")}, names)

@@ -1,4 +1,4 @@
-"""timm's vision transformers, tapped after some of their blocks."""
+"""timm's vision transformers, with the tokens after chosen blocks."""
 
 from __future__ import annotations
 
@@ -12,18 +12,25 @@ from .base import IMAGENET_MEAN, IMAGENET_STD, FeatureBackbone
 
 
 class ViT(FeatureBackbone):
-    """A vision transformer that takes images of any size in whole patches.
+    """A vision transformer for images of any size in whole patches; returns the tokens after chosen blocks.
 
-    From "An image is worth 16x16 words" (Dosovitskiy et al., ICLR 2021). Positions are stretched over the image's grid
-    of patches (antialiased bicubic, as timm does). Keys below `network` are timm's.
+    From "An image is worth 16x16 words" (Dosovitskiy et al., ICLR 2021). Position embeddings are interpolated to the
+    image's grid of patches (antialiased bicubic, as timm does). Keys below `network` are timm's.
 
     Args:
         model: timm's name of it, such as "vit_base_patch8_224".
-        taps: the blocks whose tokens are wanted, counted from 0; blocks after the last one are dropped.
-        mean, std: what an image is normalized with.
+        taps: the blocks whose tokens are returned, counted from 0; blocks after the last one are dropped.
+        mean, std: normalization of the image.
 
     Raises:
         RuntimeError, ValueError: timm does not know the model, or it lacks a tapped block.
+        AssertionError: raised by `forward` for a side that is not a multiple of the patch's.
+
+    Example:
+        >>> with torch.device("meta"):
+        ...     tokens = ViT("vit_tiny_patch16_224", taps=(1, 3))(torch.rand(1, 3, 32, 64))
+        >>> [x.shape for x in tokens]
+        [torch.Size([1, 9, 192]), torch.Size([1, 9, 192])]
     """
 
     network: Any

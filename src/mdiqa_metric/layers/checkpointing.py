@@ -1,4 +1,4 @@
-"""Recomputing in backward what would otherwise be saved for it."""
+"""Gradient checkpointing: recomputing activations in backward instead of saving them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ R = TypeVar("R")
 
 
 def maybe_checkpoint(wanted: bool, function: Callable[..., R], *args: Any) -> R:
-    """`function(*args)`; if `wanted` and a graph is built, only the arguments are saved for backward."""
+    """`function(*args)`; if `wanted` and gradients are enabled, only the arguments are saved for backward.
+
+    `function` must be deterministic: it runs again in backward, where random numbers would differ.
+
+    Example:
+        >>> maybe_checkpoint(True, torch.square, torch.tensor(3.0, requires_grad=True)).item()
+        9.0
+    """
     if wanted and torch.is_grad_enabled():
         return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
     return function(*args)

@@ -1,4 +1,4 @@
-"""Convolutions that save next to nothing for backward while they are frozen."""
+"""Convolutions that save almost nothing for backward while they are frozen."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from ..ops.convolution import conv
 
 
 class FrozenConv2d(nn.Conv2d):
-    """A convolution that saves nothing for backward while it is frozen.
+    """A convolution that saves nothing for backward while it is frozen: (N, C, H, W) -> (N, D, H', W').
 
-    It takes what `nn.Conv2d` takes. What is not one stride and one padding by zeros for both sides, without dilation
-    and groups, autograd differentiates, and keeps the input for it.
+    It takes what `nn.Conv2d` takes. Autograd saves the input as usual if stride or padding differ between the sides, or
+    with dilation, groups or padding other than zeros.
+
+    Example:
+        >>> import torch
+        >>> FrozenConv2d(3, 8, 3, stride=2, padding=1).requires_grad_(False)(torch.zeros(1, 3, 32, 32)).shape
+        torch.Size([1, 8, 16, 16])
     """
 
     relu = False
@@ -33,6 +38,12 @@ class FrozenConv2d(nn.Conv2d):
 
 
 class FrozenConv2dReLU(FrozenConv2d):
-    """A convolution followed by ReLU, which saves one byte per output for backward while it is frozen."""
+    """`FrozenConv2d` followed by ReLU, which saves one byte per output for backward while it is frozen.
+
+    Example:
+        >>> import torch
+        >>> bool((FrozenConv2dReLU(3, 8, 1)(torch.rand(1, 3, 4, 4)) >= 0).all())
+        True
+    """
 
     relu = True

@@ -1,7 +1,7 @@
 """Crops at the places that published test procedures use, and the mean of a score over them.
 
 HyperIQA, TReS, AHIQ, MANIQA and IQT are scored on a grid of crops; CNNIQA and WaDIQaM on patches that tile the image.
-Places are plain numbers, so that an image and its reference are cut at the same ones.
+Places are plain (top, left) pairs, so that an image and its reference can be cropped at the same ones.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def grid_places(
     Args:
         height, width: of the image.
         size: side of the crops.
-        count: how many.
-        generator: draws places at random instead, as the authors' own programs do.
+        count: how many crops.
+        generator: if given, draws the places at random instead, as the authors' own programs do.
 
     Raises:
         ValueError: the image is smaller than a crop, or `count` is below 1.
@@ -57,7 +57,7 @@ def tile_places(height: int, width: int, size: int, stride: int, reach_end: bool
         height, width: of the image.
         size: side of the crops.
         stride: pixels between neighbors.
-        reach_end: adds crops that end at the last row and column where the stride does not.
+        reach_end: adds crops at the last row and column if the stride does not reach them.
 
     Raises:
         ValueError: the image is smaller than a crop, or `stride` is below 1.
@@ -81,7 +81,7 @@ def tile_places(height: int, width: int, size: int, stride: int, reach_end: bool
 
 
 def crop(image: Tensor, places: Sequence[Place], size: int) -> Tensor:
-    """Square crops (N, K, C, size, size) of images (N, C, H, W) at K places.
+    """Square crops of images (N, C, H, W) at K places, inside the image: (N, K, C, size, size).
 
     Example:
         >>> crop(torch.zeros(2, 3, 64, 64), [(0, 0), (32, 32)], 32).shape
@@ -101,13 +101,14 @@ def mean_over_crops(
     """The mean over crops of each image's scores, (N,) or (N, D), in at least float32.
 
     Args:
-        score: takes crops (M, C, size, size) of each of the `images` and gives scores (M,) or (M, D).
+        score: maps crops (M, C, size, size) of each of the `images` to scores (M,) or (M, D).
         images: an image, or an image and its reference, (N, C, H, W) each.
         places: where crops are cut, the same in all `images`.
         size: side of the crops.
-        chunk: how many crops are scored at a time (one place of each image at least), which bounds memory if no
-            gradient is needed.
-        checkpointing: saves only the crops for backward and scores them again there, which bounds it with gradients.
+        chunk: how many crops are scored at a time (at least one per image), which bounds memory if no gradient is
+            needed.
+        checkpointing: saves only the crops for backward and scores them again there, which bounds memory with
+            gradients.
 
     Raises:
         ValueError: `chunk` is below 1.
@@ -130,6 +131,7 @@ def mean_over_crops(
 
 
 def _check_size(height: int, width: int, size: int) -> None:
+    """Raises ValueError if a crop is larger than the image."""
     if min(height, width) < size:
         raise ValueError(
             f"Crops of {size}x{size} pixels need an image as large, got {height}x{width}: enlarge it first."

@@ -1,4 +1,4 @@
-"""Cross-scale attention: what the small maps of a backbone mean says where to look in the large ones."""
+"""Cross-scale attention: the semantics in a backbone's small maps decide where to look in the large ones."""
 
 from __future__ import annotations
 
@@ -11,21 +11,26 @@ from torch import Tensor, nn
 from .attention import ALL, Attention, MLPHead
 
 LEVELS = 5
-# Side of the table of positions, which is stretched over the map.
+# Side of the table of positions, which is interpolated to the size of the map.
 TABLE = 32
 
 
 class CrossScale(nn.Module):
-    """Networks that turn the maps of a backbone, all of one size, into scores: one for each of `heads`.
+    """Networks that turn a backbone's five maps, all of one size, into scores: one network for each of `heads`.
 
     From "TOPIQ: a top-down approach from semantics to distortions for image quality assessment" (Chen et al., TIP
-    2024). The tokens of the last level look at those of each larger level in turn.
+    2024). Each level attends to itself; the tokens of the last level then attend to each earlier level in turn, last to
+    first, and to themselves; their mean goes through an MLP. Five maps (N, C, h, w) -> (D, N, outputs), unbounded.
 
     Args:
-        heads: how many networks; their parameters are stacked (see `attention`).
-        width: channels of the maps.
-        parts: what attention splits the channels into.
-        outputs: values a network gives.
+        heads: how many networks, D; their parameters are stacked (see `attention`).
+        width: channels C of the maps.
+        parts: into how many parts attention splits the channels; a divisor of `width`.
+        outputs: values per network.
+
+    Example:
+        >>> CrossScale(heads=2, width=8)([torch.rand(1, 8, 3, 4)] * 5).shape
+        torch.Size([2, 1, 1])
     """
 
     def __init__(self, heads: int, width: int = 256, parts: int = 4, outputs: int = 1) -> None:
@@ -38,11 +43,11 @@ class CrossScale(nn.Module):
         self.head = MLPHead(heads, width, outputs)
 
     def forward(self, maps: Sequence[Tensor], heads: slice = ALL) -> Tensor:
-        """Values (D, N, outputs) of maps (N, C, h, w), the largest level's first."""
+        """Values (D, N, outputs) of five maps (N, C, h, w), that of the largest level first."""
         return self.values(self.query(maps, heads), heads)
 
     def query(self, maps: Sequence[Tensor], heads: slice = ALL) -> Tensor:
-        """The last level's tokens (D, N, h * w, C) after they have looked at all others."""
+        """The last level's tokens (D, N, h * w, C) after they have attended to all other levels."""
         position = self._position(maps[0].shape[-2:], heads)
         query: Tensor | None = None
         for level in reversed(range(LEVELS)):
@@ -52,11 +57,11 @@ class CrossScale(nn.Module):
         return query
 
     def values(self, query: Tensor, heads: slice = ALL) -> Tensor:
-        """Values (D, N, outputs) of what `query` gives."""
+        """Values (D, N, outputs) of the tokens (D, N, h * w, C) that `query` returns."""
         return self.head(self.pool(query, heads=heads).mean(2, keepdim=True), heads).squeeze(2)
 
     def _position(self, size: Sequence[int], heads: slice) -> Tensor:
-        """Tokens (D, 1, h * w, C); a table that is constant along a side is stretched along the other alone."""
+        """Position tokens (D, 1, h * w, C); each table is interpolated along one side and repeated along the other."""
         height, width = size
         rows = F.interpolate(self.rows[heads, ..., None], (height, 1), mode="bicubic").expand(-1, -1, -1, width)
         columns = F.interpolate(self.columns[heads, :, None], (1, width), mode="bicubic").expand(-1, -1, height, -1)

@@ -1,4 +1,4 @@
-"""Gated local pooling: maps of several resolutions, weighted by a gate, brought to one size and width."""
+"""Gated local pooling: maps of several resolutions, weighted by a gate, reduced to one size and width."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from .convolution import FrozenConv2d
 
 
 class Gate(nn.Sequential):
-    """A weight in (0, 1) for each position of a map (N, C, H, W): (N, 1, H, W)."""
+    """A weight in (0, 1) for each position of a map: (N, C, H, W) -> (N, 1, H, W).
+
+    Three convolutions with GELU between them, then a sigmoid.
+
+    Example:
+        >>> Gate(channels=4)(torch.rand(1, 4, 6, 6)).shape
+        torch.Size([1, 1, 6, 6])
+    """
 
     def __init__(self, channels: int, width: int = 64) -> None:
         super().__init__(
@@ -27,7 +34,12 @@ class Gate(nn.Sequential):
 
 
 class ReducedPooling(nn.Module):
-    """A map (N, C, H, W) brought to another width by a 1 x 1 convolution and GELU, then averaged to a smaller size."""
+    """A 1 x 1 convolution to `width` channels and GELU, averaged to a smaller size; see `ops.pooling.reduced_pool`.
+
+    Example:
+        >>> ReducedPooling(channels=4, width=8)(torch.rand(1, 4, 6, 6), (3, 2)).shape
+        torch.Size([1, 8, 3, 2])
+    """
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -41,10 +53,14 @@ class ReducedPooling(nn.Module):
 
 
 class GatedPooling(nn.Module):
-    """A gated map (N, C, H, W), averaged to a smaller size and brought to another width.
+    """Gated pooling of a map: `gelu(reduce(adaptive_avg_pool2d(gelu(value(x)) * gate(x), size)))`.
 
     From "TOPIQ: a top-down approach from semantics to distortions for image quality assessment" (Chen et al., TIP
-    2024). Its 1 x 1 convolution before the gate is folded into the gate's first, for nothing stands between them.
+    2024). Its 1 x 1 convolution before the gate is folded into the gate's first one, since nothing stands between them.
+
+    Example:
+        >>> GatedPooling(channels=4, width=8)(torch.rand(1, 4, 6, 6), (3, 2)).shape
+        torch.Size([1, 8, 3, 2])
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -60,11 +76,16 @@ class GatedPooling(nn.Module):
 
 
 class GatedPyramid(nn.Module):
-    """Gated pooling of each level of a backbone to the size of the last.
+    """Gated pooling of each level of a backbone to one size, usually that of the last level.
 
     Args:
-        channels: those of the levels, from the largest map to the smallest.
-        width: channels of what comes out.
+        channels: channels of the levels, largest map first.
+        width: channels of the results.
+
+    Example:
+        >>> pyramid = GatedPyramid((4, 6), width=8)
+        >>> [x.shape for x in pyramid([torch.rand(1, 4, 6, 6), torch.rand(1, 6, 3, 3)], (3, 3))]
+        [torch.Size([1, 8, 3, 3]), torch.Size([1, 8, 3, 3])]
     """
 
     def __init__(self, channels: Sequence[int], width: int) -> None:
@@ -72,5 +93,5 @@ class GatedPyramid(nn.Module):
         self.levels = nn.ModuleList(GatedPooling(count, width) for count in channels)
 
     def forward(self, maps: Iterable[Tensor], size: tuple[int, int]) -> list[Tensor]:
-        """Maps (N, width, *size), one a level; `maps` may be a walk, whose maps are let go one by one."""
+        """Maps (N, width, *size), one per level; `maps` may be an iterator, so that each is freed after its turn."""
         return [level(x, size) for level, x in zip(self.levels, maps, strict=True)]

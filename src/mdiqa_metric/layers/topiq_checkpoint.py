@@ -1,7 +1,8 @@
-"""TOPIQ's layers in the layout of its authors' files, brought to ours.
+"""Conversion of TOPIQ's layers from the layout of its authors' files to ours.
 
-Folding happens in float64. What the authors' files hold and never use (the self-attention of cross-attention blocks)
-is left out; every other key that is not taken stays in the state dict it came in, to be an error of loading.
+Each function takes its tensors out of a published state and returns them under our keys; a missing key is a KeyError.
+Folding happens in float64. Weights that the authors' files hold but never use (the self-attention of cross-attention
+blocks) are dropped. Any other key that is not taken remains in the published state, and fails the strict loading.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ from ..checkpoints.remapping import PublishedState, State, fold_norm, named, sta
 
 
 def gate(published: PublishedState, prefix: str, ours: str) -> State:
-    """Convolutions 0, 2 and 4 of a gate."""
+    """`Gate`: convolutions 0, 2 and 4.
+
+    Example:
+        >>> convolutions = {f"blk.{i}.{leaf}": torch.zeros(1) for i in (0, 2, 4) for leaf in ("weight", "bias")}
+        >>> list(gate(PublishedState(convolutions), "blk", "gate"))[:2]
+        ['gate.0.weight', 'gate.0.bias']
+    """
     return {
         key: value
         for index in ("0", "2", "4")
@@ -23,7 +30,7 @@ def gate(published: PublishedState, prefix: str, ours: str) -> State:
 
 
 def gated_pooling(published: PublishedState, level: int, prefix: str = "") -> State:
-    """`GatedPooling`: the half of the first convolution that feeds the gate goes into the gate's first."""
+    """`GatedPooling` of a level; half of its first convolution feeds the gate and is folded into the gate's first."""
     ours, pool = f"levels.{level}", f"{prefix}weight_pool.{level}"
     state = gate(published, f"{pool}.weight_blk", f"{ours}.gate")
     value, feed = published.take(f"{pool}.splitconv.weight").chunk(2)
@@ -36,7 +43,7 @@ def gated_pooling(published: PublishedState, level: int, prefix: str = "") -> St
 
 
 def cross_scale(published: PublishedState, prefixes: Sequence[str]) -> State:
-    """`CrossScale` of the networks under the given prefixes."""
+    """`CrossScale`, stacked from the networks under the given prefixes."""
     state = {
         "rows": torch.cat([published.take(f"{prefix}h_emb")[..., 0] for prefix in prefixes]),
         "columns": torch.cat([published.take(f"{prefix}w_emb")[:, :, 0] for prefix in prefixes]),
@@ -52,7 +59,14 @@ def cross_scale(published: PublishedState, prefixes: Sequence[str]) -> State:
 
 
 def attention(published: PublishedState, prefix: str, ours: str, cross: bool = False) -> State:
-    """`Attention` of one network; an attention `cross` has a normalization of its own for what it looks at."""
+    """`Attention` of one network; a `cross` attention has a normalization of its own for the memory.
+
+    Example:
+        >>> block = torch.nn.TransformerEncoderLayer(4, nhead=1, dim_feedforward=16)
+        >>> theirs = PublishedState({f"attn_pool.{key}": value for key, value in block.state_dict().items()})
+        >>> attention(theirs, "attn_pool", "pool")["pool.key_value.weight"].shape
+        torch.Size([8, 4])
+    """
     name = "multihead_attn" if cross else "self_attn"
     weight, bias = published.take(f"{prefix}.{name}.in_proj_weight"), published.take(f"{prefix}.{name}.in_proj_bias")
     width = weight.shape[1]
@@ -69,7 +83,14 @@ def attention(published: PublishedState, prefix: str, ours: str, cross: bool = F
 
 
 def perceptron(published: PublishedState, prefix: str, ours: str) -> State:
-    """`MLPHead` of one network."""
+    """`MLPHead` of one network.
+
+    Example:
+        >>> theirs = {f"mlp.{i}.{leaf}": torch.zeros(2) for i in (0, 1, 3, 4, 6) for leaf in ("weight", "bias")}
+        >>> theirs |= {f"mlp.{i}.weight": torch.zeros(2, 2) for i in (1, 4)}
+        >>> list(perceptron(PublishedState(theirs), "mlp", "head"))[:2]
+        ['head.layers.0.weight', 'head.layers.0.bias']
+    """
     state: State = {}
     for index, norm, linear in ((0, "0", "1"), (1, "3", "4")):
         scale, shift = published.take(f"{prefix}.{norm}.weight"), published.take(f"{prefix}.{norm}.bias")

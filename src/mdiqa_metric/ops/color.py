@@ -1,4 +1,4 @@
-"""Conversions of color and depth."""
+"""Conversions of color and bit depth."""
 
 from __future__ import annotations
 
@@ -12,43 +12,83 @@ from .autograd import is_recorded
 
 # ITU-R BT.601 luma of R, G, B, to three decimals as the standard writes it.
 BT601 = (0.299, 0.587, 0.114)
-# MATLAB's rgb2ycbcr: the same luma squeezed into the studio range 16..235, of 255.
+# MATLAB's rgb2ycbcr: the same luma scaled to the studio range, 16..235 of 255.
 STUDIO = (65.481, 128.553, 24.966)
-# MATLAB's rgb2gray: the first row of the inverse of its YIQ matrix, BT.601 with more digits.
+# MATLAB's rgb2gray: the first row of the inverse of its YIQ matrix, which is BT.601 with more digits.
 RGB2GRAY = (0.298936021293775, 0.587043074451121, 0.114020904255103)
 
 
 def luma_full(image: Tensor) -> Tensor:
-    """Full-range BT.601 luma (N, 1, H, W) in [0, 1] of RGB (N, 3, H, W) in [0, 1]."""
+    """Full-range BT.601 luma, `0.299 R + 0.587 G + 0.114 B`: RGB (N, 3, H, W) in [0, 1] -> (N, 1, H, W) in [0, 1].
+
+    Example:
+        >>> luma_full(torch.tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1))
+        tensor([[[[0.5925]]]])
+    """
     red, green, blue = image.split(1, 1)
     return BT601[0] * red + BT601[1] * green + BT601[2] * blue
 
 
 def luma_studio(image: Tensor) -> Tensor:
-    """Studio-range luma (N, 1, H, W) in [16/255, 235/255] of RGB (N, 3, H, W) in [0, 1], as MATLAB's rgb2ycbcr."""
+    """Studio-range luma of MATLAB's rgb2ycbcr, `(65.481 R + 128.553 G + 24.966 B + 16) / 255`.
+
+    RGB (N, 3, H, W) in [0, 1] -> (N, 1, H, W) in [16/255, 235/255].
+
+    Example:
+        >>> luma_studio(torch.ones(1, 3, 1, 1)) * 255
+        tensor([[[[235.]]]])
+    """
     red, green, blue = image.split(1, 1)
     return (STUDIO[0] * red + STUDIO[1] * green + STUDIO[2] * blue + 16.0) / 255
 
 
 def gray_matlab(image: Tensor) -> Tensor:
-    """MATLAB's rgb2gray of an 8-bit image: luma (N, 1, H, W) rounded to 8 bits, of RGB (N, 3, H, W) in [0, 1]."""
+    """MATLAB's rgb2gray of an 8-bit image: RGB (N, 3, H, W) in [0, 1] -> (N, 1, H, W), multiples of 1/255 in [0, 1].
+
+    The gradient ignores the rounding; see `round_8bit`.
+
+    Example:
+        >>> gray_matlab(torch.tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1)) * 255
+        tensor([[[[151.]]]])
+    """
     red, green, blue = image.split(1, 1)
     return round_8bit(RGB2GRAY[0] * red + RGB2GRAY[1] * green + RGB2GRAY[2] * blue)
 
 
 def clamp_to_range(image: Tensor) -> Tensor:
-    """The image brought to [0, 1]. Black and white keep their gradient, which `torch.clamp` takes from them."""
+    """The image, of any shape, clamped to [0, 1]; the gradient is 1 in [0, 1], bounds included, and 0 outside.
+
+    `torch.clamp` may have none at the bounds (as in PyTorch 2.14), so black and white pixels would not train.
+
+    Example:
+        >>> x = torch.tensor([-0.1, 0.0, 0.5, 1.0, 1.1], requires_grad=True)
+        >>> clamp_to_range(x).sum().backward()
+        >>> x.grad
+        tensor([0., 1., 1., 1., 0.])
+    """
     clamped = image.detach().clamp(0, 1)
     return torch.where((image < 0) | (image > 1), clamped, image) if is_recorded(image) else clamped
 
 
 def round_8bit(image: Tensor) -> Tensor:
-    """The image rounded to whole steps of 1/255; its gradient passes as if nothing were rounded (straight through)."""
+    """The image, of any shape, rounded to multiples of 1/255.
+
+    The gradient is that of the unrounded image (straight-through).
+
+    Example:
+        >>> round_8bit(torch.tensor([0.5])) * 255
+        tensor([128.])
+    """
     return image + ((image.detach() * 255).round() / 255 - image.detach())
 
 
 class Channel(NamedTuple):
-    """What a metric scores: in words, and the conversion from RGB (N, 3, H, W) in [0, 1]."""
+    """A conversion of RGB (N, 3, H, W) in [0, 1] to the channel that a metric scores, and its description in words.
+
+    Example:
+        >>> CHANNELS["y-full"].words, CHANNELS["y-full"].convert(torch.rand(2, 3, 8, 8)).shape
+        ('Y BT.601 full range', torch.Size([2, 1, 8, 8]))
+    """
 
     words: str
     convert: Callable[[Tensor], Tensor]
@@ -61,14 +101,19 @@ CHANNELS = {
     "gray": Channel("MATLAB rgb2gray, 8 bits", gray_matlab),
 }
 
-# What `gray_as_is` adds to those words.
+# Appended to those words if `gray_as_is`.
 GRAY_AS_IS = ", a gray pair by its one channel as it is"
 
 
 def convert(image: Tensor, reference: Tensor, channel: str, gray_as_is: bool = False) -> tuple[Tensor, Tensor]:
-    """Converts a pair of RGB images (N, 3, H, W) in [0, 1] to one of `CHANNELS`.
+    """Converts a pair of RGB images (N, 3, H, W) in [0, 1] to one of `CHANNELS`, (N, 3, H, W) or (N, 1, H, W).
 
-    With `gray_as_is`, a pair of images that both have three equal channels keeps one of them unchanged.
+    With `gray_as_is`, a pair in which both images have three equal channels keeps one of these channels unchanged.
+
+    Example:
+        >>> gray = torch.full((1, 3, 1, 1), 0.5)
+        >>> convert(gray, gray, "y-studio")[0], convert(gray, gray, "y-studio", gray_as_is=True)[0]
+        (tensor([[[[0.4922]]]]), tensor([[[[0.5000]]]]))
     """
     converted = CHANNELS[channel].convert(image), CHANNELS[channel].convert(reference)
     if not gray_as_is:
@@ -80,4 +125,5 @@ def convert(image: Tensor, reference: Tensor, channel: str, gray_as_is: bool = F
 
 
 def _is_gray(image: Tensor) -> Tensor:
+    """Whether all three channels of each image are equal everywhere: (N, 3, H, W) -> (N, 1, 1, 1)."""
     return (image == image[:, :1]).all(dim=1, keepdim=True).all(dim=2, keepdim=True).all(dim=3, keepdim=True)

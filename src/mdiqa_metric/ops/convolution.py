@@ -14,9 +14,21 @@ _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, relu: bool) -> Tensor:
-    """`conv2d`, followed by ReLU if `relu`: (N, C, H, W) -> (N, D, H', W'), differentiable any number of times.
+    """`conv2d`, followed by ReLU if `relu`: (N, C, H, W) -> (N, D, H', W').
 
-    With frozen weights it saves one byte per output for backward with ReLU and nothing without, instead of the input.
+    With frozen weights it saves one byte per output for backward with ReLU, and nothing without, instead of the input.
+    It can be differentiated any number of times.
+
+    Args:
+        x: maps (N, C, H, W).
+        weight, bias: (D, C, K, K), and (D,) or None.
+        stride, padding: the same for rows and columns; padding is by zeros.
+        relu: whether ReLU follows.
+
+    Example:
+        >>> conv(torch.ones(1, 2, 4, 4), torch.ones(3, 2, 3, 3), None, stride=2, padding=1, relu=True)[0, 0]
+        tensor([[ 8., 12.],
+                [12., 18.]])
     """
     if takes_function(x) and not weight.requires_grad:
         return _FrozenConv.apply(x, weight, bias, stride, padding, relu)
@@ -24,12 +36,20 @@ def conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: i
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, relu: bool) -> Tensor:
+    """`conv` by operations that autograd and torch.func can differentiate."""
     x = F.conv2d(x, weight, bias, stride, padding)
     return x.relu_() if relu else x
 
 
 def add_relu(x: Tensor, y: Tensor) -> Tensor:
-    """`relu(x + y)`, which saves one byte per output for backward; without gradients it overwrites x."""
+    """`relu(x + y)`, with one byte per output saved for backward; without gradients it overwrites x.
+
+    x and y are of any one shape.
+
+    Example:
+        >>> add_relu(torch.tensor([1.0, -3.0]), torch.tensor([1.0, 1.0]))
+        tensor([2., 0.])
+    """
     if takes_function(x, y):
         return _AddReLU.apply(x, y)
     if not torch.is_grad_enabled() and not is_recorded(x, y) and x.shape == y.shape:
@@ -38,6 +58,8 @@ def add_relu(x: Tensor, y: Tensor) -> Tensor:
 
 
 class _FrozenConv(torch.autograd.Function):
+    """`conv` whose backward keeps the weights and the signs of the outputs, not the input."""
+
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, relu: bool) -> Tensor:
         x = F.conv2d(x, weight, bias, stride, padding)
@@ -61,6 +83,8 @@ class _FrozenConv(torch.autograd.Function):
 
 
 class _AddReLU(torch.autograd.Function):
+    """`add_relu` whose backward keeps only the signs of the outputs."""
+
     @staticmethod
     def forward(x: Tensor, y: Tensor) -> Tensor:
         return (x + y).relu_()
@@ -77,7 +101,7 @@ class _AddReLU(torch.autograd.Function):
 
 
 def _where(positive: Tensor, gradient: Tensor) -> Tensor:
-    """`torch.where(positive, gradient, 0)`, on a CPU by integers: a quarter of the time, and infinity times 0 is 0."""
+    """`torch.where(positive, gradient, 0)`; on a CPU by integers: four times as fast, and infinity times 0 is 0."""
     if torch.is_grad_enabled() or gradient.device.type != "cpu":
         return torch.where(positive, gradient, 0)
     return (gradient.view(_INTEGERS[gradient.itemsize]) * positive).view(gradient.dtype)
@@ -85,7 +109,7 @@ def _where(positive: Tensor, gradient: Tensor) -> Tensor:
 
 def _adjoint(gradient: Tensor, weight: Tensor, stride: int, padding: int, size: tuple[int, int]) -> Tensor:
     """The gradient with respect to a convolution's input of height and width `size`."""
-    if weight.shape[0] == stride == 1:  # a transposed convolution of one channel takes a CPU twenty times as long
+    if weight.shape[0] == stride == 1:  # on a CPU a transposed convolution of one channel is 20 times slower
         gradient = F.conv2d(gradient, weight.flip(2, 3).transpose(0, 1), None, 1, weight.shape[-1] - 1 - padding)
         return gradient.contiguous(memory_format=torch.channels_last) if gradient.device.type == "cpu" else gradient
     covered = [
@@ -96,9 +120,9 @@ def _adjoint(gradient: Tensor, weight: Tensor, stride: int, padding: int, size: 
 
 
 def _adjoint_in_blocks(gradient: Tensor, weight: Tensor, stride: int, padding: int, size: tuple[int, int]) -> Tensor:
-    """The same for images, whose three channels would leave most of a vector register idle.
+    """`_adjoint` for the few channels of an image, which would leave most of a vector register idle.
 
-    Each block of input pixels is worked out as so many more channels of one convolution over the gradient. With
+    Each block of input pixels is computed as extra channels of one convolution over the gradient. With
     i = block * q + r, input pixel i sees output o = block / stride * q + t through tap r + padding - stride * t.
     """
     block, kernel = max(stride, 2), weight.shape[-1]

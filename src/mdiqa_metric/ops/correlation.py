@@ -1,4 +1,4 @@
-"""Correlation of values, as a function with a gradient."""
+"""Differentiable correlation."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from .precision import full_precision
 
 @full_precision
 def pearson(x: Tensor, y: Tensor, epsilon: float = 1e-6) -> Tensor:
-    """Pearson's correlation along the last dimension, in [-1, 1]; 0 where either is constant.
+    """Pearson's correlation along the last dimension, in [-1, 1]; 0 where either input is constant.
 
     `sum(x' y') / (|x'| |y'| + epsilon)` of the deviations x', y' from the means, in at least float32.
 
     Args:
         x, y: values (..., M) of one shape.
         epsilon: keeps value and gradient finite for constant values; negligible for deviations of order 1.
+
+    Returns:
+        Correlations (...).
 
     Example:
         >>> import torch

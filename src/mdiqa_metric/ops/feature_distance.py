@@ -1,7 +1,8 @@
 """Comparisons of two images' feature maps, in blocks that fit a processor's cache.
 
-Written out, a comparison makes five to ten temporaries of the maps' size, and autograd keeps most of them. Here forward
-and backward walk the maps block by block and keep only the maps. Everything is computed in float32 or better.
+Written as plain operations, a comparison allocates five to ten temporaries of the maps' size, and autograd keeps most
+of them. Here forward and backward go through the maps block by block and keep only the maps. All computation is in at
+least float32.
 """
 
 from __future__ import annotations
@@ -14,16 +15,28 @@ from torch import Tensor
 
 from .autograd import is_recorded, is_recording_graph, takes_function
 
-# Values of one block: a megabyte of float32.
+# Values per block: a megabyte of float32.
 BLOCK = 1 << 18
-# Added to a feature vector's norm; it is the authors' own, and some ST-LPIPS vectors are short enough to feel a larger.
+# Added to a feature vector's norm: the authors' value. A larger one would change the shortest vectors of ST-LPIPS.
 NORM_EPSILON = 1e-10
 
 
 def unit_distance(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    """Mean over space of the weighted squared difference between unit feature vectors (Zhang et al., CVPR 2018).
+    """`mean over h, w of sum over c of weight (x / |x| - y / |y|)^2`, LPIPS's distance (Zhang et al., CVPR 2018).
 
-    Maps x and y (N, C, H, W) and a weight a channel (C,) -> (N,).
+    A zero vector is left as it is. Computed in at least float32; equal maps give exactly 0.
+
+    Args:
+        x, y: maps (N, C, H, W).
+        weight: (C,).
+
+    Returns:
+        (N,), in [0, 4 max(weight)] for weights from 0 up.
+
+    Example:
+        >>> x, y = torch.tensor([[1.0, 0.0], [0.0, 2.0]]).view(2, 1, 2, 1, 1)
+        >>> unit_distance(x, y, torch.ones(2))
+        tensor([2.])
     """
     x, y = _rows(x), _rows(y)
     if takes_function(x, y) and not weight.requires_grad:
@@ -34,9 +47,20 @@ def unit_distance(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
 
 
 def moments(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Means of x and of y, the sum of their variances and the variance of their difference, over space.
+    """`mean(x), mean(y), var(x) + var(y), var(x - y)` over space, with the variance of a population.
 
-    Maps x and y (N, C, H, W) -> four (N, C). Equal maps have exactly no difference.
+    Computed in at least float32; equal maps give exactly 0 for the last.
+
+    Args:
+        x, y: maps (N, C, H, W).
+
+    Returns:
+        Four (N, C), the last two from 0 up.
+
+    Example:
+        >>> x, y = torch.tensor([1.0, 3.0]).view(1, 1, 1, 2), torch.tensor([2.0, 2.0]).view(1, 1, 1, 2)
+        >>> [value.item() for value in moments(x, y)]
+        [2.0, 2.0, 1.0, 1.0]
     """
     x, y = _rows(x), _rows(y)
     if takes_function(x, y):
@@ -52,7 +76,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _blocks(x: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Slices of the samples and rows of x (N, P, C); a single one off the CPU, where launches cost more than memory."""
+    """Slices of the samples and rows of x (N, P, C); off the CPU only one, since kernel launches cost more there."""
     count, rows, channels = x.shape
     if x.device.type != "cpu":
         yield slice(None), slice(None)
@@ -64,20 +88,23 @@ def _blocks(x: Tensor) -> Iterator[tuple[slice, slice]]:
 
 
 def _single(x: Tensor) -> Tensor:
+    """x in at least float32."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _inverse_norm(x: Tensor) -> Tensor:
+    """`1 / (|x| + epsilon)` of vectors (..., C), (..., 1); 0 for a vector of zeros."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return norm.sign() / (norm + NORM_EPSILON)  # where no feature is active there is no direction: no NaN, no gradient
+    return norm.sign() / (norm + NORM_EPSILON)  # a vector of zeros has no direction: no NaN, no gradient
 
 
 def _unit_difference(x: Tensor, y: Tensor, inverse: Tensor) -> Tensor:
-    return x * inverse - y * _inverse_norm(y)  # no fused addcmul: equal vectors are to differ by nothing
+    """`x / |x| - y / |y|`, given the inverse norm of x."""
+    return x * inverse - y * _inverse_norm(y)  # a fused addcmul would give equal vectors a difference
 
 
 def _unit_distance(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    """Distance of each row: (N, P, C) twice -> (N, P)."""
+    """Distance of each row: x and y (N, P, C) -> (N, P)."""
     x, y = _single(x), _single(y)
     return (_unit_difference(x, y, _inverse_norm(x)).square() * weight).sum(-1)
 
@@ -100,7 +127,7 @@ def _moments(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _fill(function: Callable[..., Tensor], x: Tensor, y: Tensor, *samples: Tensor) -> Tensor:
-    """`function(x, y, *samples)` like x (N, P, C), on a CPU by blocks unless differentiated; `samples` are (N, ...)."""
+    """`function(x, y, *samples)` like x (N, P, C), in blocks on a CPU unless differentiated; `samples`: (N, ...)."""
     if torch.is_grad_enabled() or x.device.type != "cpu":
         return function(x, y, *samples).to(x.dtype)
     filled = torch.empty_like(x)
@@ -131,6 +158,8 @@ def _block_moments(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor
 
 
 class _UnitDistance(torch.autograd.Function):
+    """`unit_distance` whose backward keeps only its inputs."""
+
     @staticmethod
     def forward(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         return _mean_unit_distance(x, y, weight)
@@ -152,6 +181,8 @@ class _UnitDistance(torch.autograd.Function):
 
 
 class _Moments(torch.autograd.Function):
+    """`moments` whose backward keeps only its inputs and the means."""
+
     @staticmethod
     def forward(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return _block_moments(x, y)

@@ -8,9 +8,14 @@ from torch import Tensor
 
 
 def gaussian_window(size: int, sigma: float, like: Tensor) -> Tensor:
-    """The Gaussian's `size` taps (size,), summing to 1, on the device and in the dtype of `like`.
+    """The `size` taps of a Gaussian, `exp(-k^2 / (2 sigma^2))` around the middle, scaled to sum to 1: (size,).
 
-    Computed on each use: a buffer would lose precision in `metric.half()` and tie the metric to one device.
+    They have the device and dtype of `like`. Computed on each use: a buffer would lose precision in `metric.half()` and
+    tie the metric to one device.
+
+    Example:
+        >>> gaussian_window(3, 1.0, torch.ones(1))
+        tensor([0.2741, 0.4519, 0.2741])
     """
     offsets = torch.arange(size, dtype=like.dtype, device=like.device) - (size - 1) / 2
     taps = (-offsets.square() / (2 * sigma**2)).exp()
@@ -18,15 +23,21 @@ def gaussian_window(size: int, sigma: float, like: Tensor) -> Tensor:
 
 
 def filter_separable(maps: Tensor, taps: Tensor, padding: int = 0) -> Tensor:
-    """Maps (N, C, H, W), framed by `padding` zeros, filtered by the outer product of taps (K,) with itself.
+    """Correlates each map (N, C, H, W) with the outer product of taps (K,) with themselves.
 
-    With symmetric taps, a padding of K - 1 is the adjoint of no padding.
+    The maps are first padded by `padding` zeros per side. With symmetric taps, a padding of K - 1 gives the adjoint
+    of no padding.
 
     Returns:
         (N, C, H + 2 padding - K + 1, W + 2 padding - K + 1).
+
+    Example:
+        >>> filter_separable(torch.ones(1, 1, 3, 4), torch.tensor([0.5, 0.5]))
+        tensor([[[[1., 1., 1.],
+                  [1., 1., 1.]]]])
     """
     count, channels, height, width = maps.shape
-    planes = count * channels  # as channels of one image, which CPU kernels take by the vector
+    planes = count * channels  # as channels of one image, which CPU kernels vectorize
     rows = taps.view(1, 1, -1, 1).expand(planes, 1, -1, 1)
     maps = F.conv2d(maps.reshape(1, planes, height, width), rows, padding=(padding, 0), groups=planes)
     maps = F.conv2d(maps, rows.transpose(-1, -2), padding=(0, padding), groups=planes)
@@ -41,7 +52,11 @@ def downsample_mean(image: Tensor, factor: int) -> Tensor:
         factor: 1 or more.
 
     Returns:
-        (N, C, ceil(H / factor), ceil(W / factor)).
+        (N, C, ceil(H / factor), ceil(W / factor)), within the range of the image.
+
+    Example:
+        >>> downsample_mean(torch.tensor([[0.0, 1.0, 2.0], [2.0, 3.0, 4.0]]).view(1, 1, 2, 3), 2)
+        tensor([[[[1.5000, 3.0000]]]])
     """
     for dim in (-2, -1):
         size = image.shape[dim]
@@ -52,7 +67,7 @@ def downsample_mean(image: Tensor, factor: int) -> Tensor:
 
 
 def _pad_symmetric(image: Tensor, dim: int, before: int, after: int) -> Tensor:
-    """The image extended along `dim` by its mirror image, edge pixels included, a mode that F.pad lacks."""
+    """The image extended along `dim` by its mirror image, edge pixels included, which F.pad does not offer."""
     parts = [image]
     if before:
         parts.insert(0, image.narrow(dim, 0, before).flip(dim))

@@ -11,16 +11,17 @@ from .precision import full_precision
 
 Operator = Literal["prewitt", "scharr", "sobel"]
 
-# Weights of the outer two and of the middle one of three differences, summing to 1 over the three.
+# Weights of the two outer differences and of the middle one; the three sum to 1.
 SMOOTHING = {"prewitt": (1 / 3, 1 / 3), "scharr": (3 / 16, 10 / 16), "sobel": (1 / 4, 2 / 4)}
 
 
 @full_precision
 def gradient_maps(maps: Tensor, operator: Operator) -> tuple[Tensor, Tensor]:
-    """Horizontal and vertical gradient, (N, C, H, W) each, of maps (N, C, H, W), which zeros frame.
+    """Horizontal and vertical gradient, (N, C, H, W) each, of maps (N, C, H, W) padded with zeros.
 
-    Each is the difference of the pixels left and right (above and below), smoothed across by weights that sum to 1, as
-    in GMSD and MDSI ("prewitt"), and FSIM, VSI and SR-SIM ("scharr"): a ramp of slope s gives 2 s.
+    Each is the left minus the right pixel (above minus below), smoothed across by weights that sum to 1, as in GMSD and
+    MDSI ("prewitt"), and FSIM, VSI and SR-SIM ("scharr"): a ramp that rises by s per pixel gives -2 s. In at least
+    float32.
 
     Example:
         >>> import torch
@@ -39,7 +40,7 @@ def gradient_maps(maps: Tensor, operator: Operator) -> tuple[Tensor, Tensor]:
 
 @full_precision
 def gradient_magnitude(maps: Tensor, operator: Operator) -> Tensor:
-    """`sqrt(gx^2 + gy^2)` (N, C, H, W) of maps (N, C, H, W); see `gradient_maps`.
+    """`sqrt(gx^2 + gy^2)` of maps (N, C, H, W): (N, C, H, W), from 0 up, in at least float32; see `gradient_maps`.
 
     Where an image is flat the magnitude is exactly 0, and so is its gradient.
 

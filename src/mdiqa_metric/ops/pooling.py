@@ -1,4 +1,4 @@
-"""Pooling that saves at most its input for backward, which a comparison of the same map saves anyway."""
+"""Pooling that saves at most its inputs for backward; a comparison of the same map saves those anyway."""
 
 from __future__ import annotations
 
@@ -11,39 +11,59 @@ from torch import Tensor
 
 from .autograd import takes_function
 
-# Under L2 pooling's root; it is the authors' own.
+# Under L2 pooling's root: the authors' value.
 EPSILON = 1e-12
 
 
 def max_pool(x: Tensor, size: int, stride: int, ceil_mode: bool = False) -> Tensor:
-    """`max_pool2d` of (N, C, H, W). Backward finds the maxima again instead of saving their 64-bit indices."""
+    """`max_pool2d`: (N, C, H, W) -> (N, C, H', W'). Backward finds the maxima again instead of saving 64-bit indices.
+
+    Example:
+        >>> max_pool(torch.arange(9.0).view(1, 1, 3, 3), size=2, stride=2, ceil_mode=True)
+        tensor([[[[4., 5.],
+                  [7., 8.]]]])
+    """
     if takes_function(x):
         return _MaxPool.apply(x, size, stride, ceil_mode)
     return F.max_pool2d(x, size, stride, ceil_mode=ceil_mode)
 
 
 def l2_pool(x: Tensor, window: Tensor) -> Tensor:
-    """Root of the sums of squares weighted by a 3 x 3 `window`, stride 2, padding 1: (N, C, H, W) -> (N, C, H', W').
+    """`sqrt(sum of window x^2 + 1e-12)` over a window (3, 3), with stride 2 and padding 1.
 
-    Computed in float32 or better, since squares overflow float16. From "Geodesics of learned representations"
-    (Hénaff and Simoncelli, ICLR 2016), as DISTS uses it.
+    (N, C, H, W) -> (N, C, (H + 1) // 2, (W + 1) // 2), from 0 up. Computed in at least float32, since squares overflow
+    float16, and returned in the dtype of x. From "Geodesics of learned representations" (Hénaff and Simoncelli, ICLR
+    2016), as DISTS uses it.
+
+    Example:
+        >>> l2_pool(torch.full((1, 1, 3, 3), 2.0), torch.full((3, 3), 1 / 4))
+        tensor([[[[2., 2.],
+                  [2., 2.]]]])
     """
     return _L2Pool.apply(x, window) if takes_function(x) else _l2_pool(x, window)
 
 
 def blur_pool(x: Tensor, window: Tensor) -> Tensor:
-    """Every second value after blurring with a 3 x 3 `window`, with two reflected pixels of padding per side.
+    """`x` blurred with `window` (3, 3), at every second position, after padding by two reflected pixels per side.
 
-    (N, C, H, W) -> (N, C, H', W'), H' = (H + 1) // 2 + 1. From "Making convolutional networks shift-invariant again"
-    (Zhang, ICML 2019), with the wider padding of ST-LPIPS.
+    (N, C, H, W) -> (N, C, (H + 1) // 2 + 1, (W + 1) // 2 + 1); H and W are at least 3. From "Making convolutional
+    networks shift-invariant again" (Zhang, ICML 2019), with the wider padding of ST-LPIPS.
+
+    Example:
+        >>> blur_pool(torch.ones(1, 1, 4, 6), torch.full((3, 3), 1 / 9)).shape
+        torch.Size([1, 1, 3, 4])
     """
     return _BlurPool.apply(x, window) if takes_function(x) else _blur_pool(x, window)
 
 
 def gated_pool(x: Tensor, gate: Tensor, size: tuple[int, int]) -> Tensor:
-    """`adaptive_avg_pool2d(gelu(x) * gate, size)` of x (N, C, H, W) and a gate (N, 1, H, W).
+    """`adaptive_avg_pool2d(gelu(x) * gate, size)` of x (N, C, H, W) and a gate (N, 1, H, W): (N, C, *size).
 
     Saves only x and the gate for backward, and recomputes the GELU there.
+
+    Example:
+        >>> gated_pool(torch.ones(1, 8, 4, 4), torch.zeros(1, 1, 4, 4), (2, 1)).shape
+        torch.Size([1, 8, 2, 1])
     """
     if takes_function(x, gate):
         return _GatedPool.apply(x, gate, size)
@@ -51,10 +71,19 @@ def gated_pool(x: Tensor, gate: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def reduced_pool(x: Tensor, weight: Tensor, bias: Tensor, size: tuple[int, int]) -> Tensor:
-    """`adaptive_avg_pool2d(gelu(conv2d(x, weight, bias)), size)` of x (N, C, H, W) and a 1 x 1 convolution to D.
+    """`adaptive_avg_pool2d(gelu(conv2d(x, weight, bias)), size)` of x (N, C, H, W): (N, D, *size).
 
-    With frozen weights the map (N, D, H, W), which is large if D is much larger than C, is never held as a whole: it is
-    computed a few channels at a time, and again in backward.
+    With frozen weights the map (N, D, H, W), which is large if D is much larger than C, is never stored whole: on a
+    CPU it is computed a few channels at a time, and again in backward.
+
+    Args:
+        x: maps (N, C, H, W).
+        weight, bias: (D, C, 1, 1) and (D,).
+        size: height and width of the result.
+
+    Example:
+        >>> reduced_pool(torch.ones(1, 2, 4, 4), torch.ones(8, 2, 1, 1), torch.zeros(8), (2, 1)).shape
+        torch.Size([1, 8, 2, 1])
     """
     if takes_function(x) and not weight.requires_grad:
         return _ReducedPool.apply(x, weight, bias, size)
@@ -62,26 +91,30 @@ def reduced_pool(x: Tensor, weight: Tensor, bias: Tensor, size: tuple[int, int])
 
 
 def _single(x: Tensor) -> Tensor:
+    """x in at least float32."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _l2_pool(x: Tensor, window: Tensor) -> Tensor:
+    """`l2_pool` by plain operations."""
     squares = _single(x).square()
     return (_weighted_sum(squares, window, padding=1) + EPSILON).sqrt().to(x.dtype)
 
 
 def _blur_pool(x: Tensor, window: Tensor) -> Tensor:
+    """`blur_pool` by plain operations."""
     return _weighted_sum(F.pad(x, (2, 2, 2, 2), mode="reflect"), window, padding=0)
 
 
 def _weighted_sum(x: Tensor, window: Tensor, padding: int) -> Tensor:
+    """Each channel convolved with the window (3, 3) at stride 2."""
     channels = x.shape[1]
     with torch.autocast(x.device.type, enabled=False):
         return F.conv2d(x, window.to(x.dtype).expand(channels, 1, 3, 3), None, 2, padding, groups=channels)
 
 
 def _spread(gradient: Tensor, window: Tensor, padding: int, size: Sequence[int]) -> Tensor:
-    """The gradient with respect to the input, of height and width `size`, of `_weighted_sum`."""
+    """The gradient of `_weighted_sum` with respect to its input, which has height and width `size`."""
     channels = gradient.shape[1]
     uncovered = [whole + 2 * padding - 2 * out - 1 for whole, out in zip(size, gradient.shape[-2:], strict=True)]
     weight = window.to(gradient.dtype).expand(channels, 1, 3, 3)
@@ -90,6 +123,8 @@ def _spread(gradient: Tensor, window: Tensor, padding: int, size: Sequence[int])
 
 
 class _GatedPool(torch.autograd.Function):
+    """`gated_pool` whose backward keeps only x and the gate."""
+
     @staticmethod
     def forward(x: Tensor, gate: Tensor, size: tuple[int, int]) -> Tensor:
         return F.adaptive_avg_pool2d(F.gelu(x).mul_(gate), size)
@@ -108,6 +143,8 @@ class _GatedPool(torch.autograd.Function):
 
 
 class _ReducedPool(torch.autograd.Function):
+    """`reduced_pool` whose backward keeps only x and the weights."""
+
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor, size: tuple[int, int]) -> Tensor:
         blocks = _blocks(x, weight, bias)
@@ -130,18 +167,19 @@ class _ReducedPool(torch.autograd.Function):
 
 
 def _height(x: Tensor) -> int:
-    """Channels to make at a time: on a CPU as many as stay in cache, else all."""
+    """How many channels to compute at a time: on a CPU as many as stay in cache, else all."""
     return max(16, (1 << 19) // x[0, 0].numel() // len(x)) if x.device.type == "cpu" else 1 << 30
 
 
 def _blocks(x: Tensor, weight: Tensor, bias: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+    """The convolution's weight and bias, `_height` output channels at a time."""
     return zip(weight.split(_height(x)), bias.split(_height(x)), strict=True)
 
 
 def _spread_mean(gradient: Tensor, x: Tensor) -> Tensor:
     """The gradient of `adaptive_avg_pool2d` with respect to its input x."""
     (height, width), (rows, columns) = gradient.shape[-2:], x.shape[-2:]
-    if rows % height == columns % width == 0:  # each value to a block, in the layout of x: far faster on a CPU
+    if rows % height == columns % width == 0:  # copies each value to its block in the layout of x: far faster on a CPU
         spread = torch.empty_like(x)
         blocks = spread.unflatten(3, (width, columns // width)).unflatten(2, (height, rows // height))
         blocks.copy_(gradient[:, :, :, None, :, None] * (height * width / (rows * columns)))
@@ -150,6 +188,8 @@ def _spread_mean(gradient: Tensor, x: Tensor) -> Tensor:
 
 
 class _MaxPool(torch.autograd.Function):
+    """`max_pool` whose backward keeps only x."""
+
     @staticmethod
     def forward(x: Tensor, size: int, stride: int, ceil_mode: bool) -> Tensor:
         return F.max_pool2d(x, size, stride, ceil_mode=ceil_mode)
@@ -171,6 +211,8 @@ class _MaxPool(torch.autograd.Function):
 
 
 class _L2Pool(torch.autograd.Function):
+    """`l2_pool` whose backward keeps only its input and output."""
+
     @staticmethod
     def forward(x: Tensor, window: Tensor) -> Tensor:
         return _l2_pool(x, window)
@@ -188,6 +230,8 @@ class _L2Pool(torch.autograd.Function):
 
 
 class _BlurPool(torch.autograd.Function):
+    """`blur_pool` whose backward keeps only the window."""
+
     @staticmethod
     def forward(x: Tensor, window: Tensor) -> Tensor:
         return _blur_pool(x, window)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 P = ParamSpec("P")
-# Asked once: inside a graph some versions of torch.compile cannot.
+# Computed at import: some versions of torch.compile cannot trace the call.
 _AUTOCAST = frozenset(kind for kind in ("cpu", "cuda", "mps", "xpu", "hpu") if torch.amp.is_autocast_available(kind))
 R = TypeVar("R")
 
@@ -18,8 +18,12 @@ R = TypeVar("R")
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
     """Decorates a function of tensors that must not run in half precision.
 
-    Positional tensors in float16 or bfloat16 come as float32, float32 and float64 as they are; autocast is off inside
-    for the device of the first of them. Gradients flow back through the conversion.
+    Positional tensors, of which there must be at least one, are cast from float16 or bfloat16 to float32; other dtypes
+    stay. Autocast is off inside, for the device of the first tensor. Gradients flow back through the cast.
+
+    Example:
+        >>> full_precision(torch.exp)(torch.tensor([20.0], dtype=torch.float16))  # float16 ends at 65504
+        tensor([4.8517e+08])
     """
 
     @functools.wraps(function)
@@ -35,6 +39,7 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _to_float32(value: Any) -> Any:
+    """A tensor in half precision as float32; anything else as it is."""
     if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
         return value.float()
     return value

@@ -1,4 +1,4 @@
-"""Resizing of images."""
+"""Antialiased resizing of images."""
 
 from __future__ import annotations
 
@@ -12,10 +12,19 @@ from .color import clamp_to_range
 
 
 def resize(image: Tensor, size: Sequence[int], mode: str, overshoot: bool = False) -> Tensor:
-    """Images (N, C, H, W) at another height and width, by antialiased "bilinear" or "bicubic" interpolation.
+    """Resizes images (N, C, H, W) in [0, 1] to (N, C, *size), antialiased.
 
-    They stay in [0, 1], beyond which bicubic interpolation overshoots at edges, unless `overshoot` keeps that. It
-    computes in float32 or better, since a CPU has no such resize in half precision.
+    Computed in at least float32, since a CPU has no such resize in half precision, and returned in the image's dtype.
+
+    Args:
+        image: (N, C, H, W).
+        size: height and width of the result.
+        mode: "bilinear" or "bicubic".
+        overshoot: keeps values outside [0, 1], which bicubic interpolation makes at edges; else they are clamped.
+
+    Example:
+        >>> resize(torch.tensor([0.0, 0.0, 1.0, 1.0]).view(1, 1, 1, 4), (1, 2), "bilinear")
+        tensor([[[[0.1429, 0.8571]]]])
     """
     single = image.to(torch.promote_types(image.dtype, torch.float32))
     resized = F.interpolate(single, list(size), mode=mode, antialias=True)
@@ -23,9 +32,13 @@ def resize(image: Tensor, size: Sequence[int], mode: str, overshoot: bool = Fals
 
 
 def resize_shorter_side(image: Tensor, side: int, mode: str, overshoot: bool = False) -> Tensor:
-    """Images (N, C, H, W) with a shorter side of `side` pixels and the longer one in proportion, rounded down.
+    """Resizes images (N, C, H, W) to a shorter side of `side` pixels and a longer one in proportion, rounded down.
 
-    See `resize` for the rest. Rounding down is what torchvision's `Resize` does.
+    torchvision's `Resize` rounds down too. See `resize` for the other arguments.
+
+    Example:
+        >>> resize_shorter_side(torch.rand(1, 3, 48, 100), 32, "bicubic").shape
+        torch.Size([1, 3, 32, 66])
     """
     shorter = min(image.shape[-2:])
     return resize(image, [side * length // shorter for length in image.shape[-2:]], mode, overshoot)

@@ -11,7 +11,22 @@ from torch import Tensor
 
 
 def shapley_values(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
-    """The exact Shapley values (N, D) of D numbers (N, D) in a function (..., D) -> (...), against zeros."""
+    """The exact Shapley values of the D inputs of a function, against a baseline of zeros (Shapley, 1953).
+
+    `sum over subsets S without i of |S|! (D - |S| - 1)! / D! (f(S and i) - f(S))`, where inputs outside a subset are
+    0. The values of a sample sum to `f(x) - f(0)`. The function is called once, on all 2^D subsets.
+
+    Args:
+        function: (..., D) -> (...).
+        values: its inputs (N, D).
+
+    Returns:
+        (N, D), unbounded.
+
+    Example:
+        >>> shapley_values(lambda x: x.prod(-1), torch.tensor([[2.0, 3.0]]))
+        tensor([[3., 3.]])
+    """
     count = values.shape[1]
     chosen = torch.tensor(list(itertools.product((False, True), repeat=count)), device=values.device)  # (2^D, D)
     scores = function(values * chosen[:, None])  # (2^D, N)

@@ -1,4 +1,4 @@
-"""The similarity of two maps, value by value, as SSIM, FSIM, GMSD, VSI and others use it."""
+"""The elementwise similarity of two maps, as SSIM, FSIM, GMSD, VSI and others use it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from .precision import full_precision
 
 @full_precision
 def similarity_map(x: Tensor, y: Tensor, stabilizer: float) -> Tensor:
-    """`(2 x y + c) / (x^2 + y^2 + c)` of two maps of one shape, at most 1.
+    """`(2 x y + c) / (x^2 + y^2 + c)` of two maps of one shape: in (-1, 1], and in (0, 1] for maps from 0 up.
 
-    It is computed as `1 - (x - y)^2 / (x^2 + y^2 + c)`, which is the same but cancels no digits: equal values give
-    exactly 1 and no gradient. In at least float32.
+    Computed as `1 - (x - y)^2 / (x^2 + y^2 + c)`, which is the same but cancels no digits: equal values give exactly 1
+    and no gradient. In at least float32.
 
     Args:
         x, y: maps of any one shape.
-        stabilizer: c, above 0. The papers' constants are for values in 0..255 and are divided by 255^2 for [0, 1].
+        stabilizer: c, above 0. The papers' constants are for values in 0..255: divide them by 255^2 for [0, 1].
 
     Example:
         >>> import torch

@@ -22,15 +22,20 @@ C2 = 0.03**2
 def ssim_maps(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     """The luminance and the contrast-structure map of a pair (Wang et al., TIP 2004, equations 6 to 13).
 
-    Both are written through the pair's sum s and difference d, as one minus a quotient that vanishes with d: luminance
-    is `1 - 2 E[d]^2 / (E[s]^2 + E[d]^2 + 2 C1)`, contrast-structure `1 - 2 var(d) / (var(s) + var(d) + 2 C2)`. So equal
-    windows give exactly 1, none gives more, and float32 suffices.
+    Both are computed from the pair's sum s and difference d, as one minus a quotient that vanishes with d: luminance is
+    `1 - 2 E[d]^2 / (E[s]^2 + E[d]^2 + 2 C1)`, contrast-structure `1 - 2 var(d) / (var(s) + var(d) + 2 C2)`. So equal
+    windows give exactly 1, no window gives more, and float32 suffices.
 
     Args:
         image, reference: (N, C, H, W) in [0, 1], each side at least 11 pixels. Gradients flow to both.
 
     Returns:
         Two maps (N, C, H - 10, W - 10), in at least float32: luminance in [0, 1], contrast-structure in [-1, 1].
+
+    Example:
+        >>> luminance, contrast_structure = ssim_maps(torch.full((1, 1, 12, 11), 0.5), torch.full((1, 1, 12, 11), 0.6))
+        >>> luminance.flatten(), contrast_structure.flatten()
+        (tensor([0.9836, 0.9836]), tensor([1., 1.]))
     """
     if takes_function(image, reference):
         return _SSIMMaps.apply(image, reference)
@@ -40,7 +45,7 @@ def ssim_maps(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _plain(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """`ssim_maps` by operations that autograd and torch.func can take apart, any number of times."""
+    """`ssim_maps` by operations that autograd and torch.func can differentiate any number of times."""
     origin = _origin(image, reference)
     means, squares = filter_separable(_powers(image, reference, origin), _window(image)).chunk(2, 1)
     variances = (squares - means.square()).clamp(min=0)
@@ -48,7 +53,7 @@ def _plain(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _compute(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`ssim_maps` in little memory, and what its gradient is made of: the origin, and moments counted from there."""
+    """`ssim_maps` in little memory, with what its gradient needs: the origin, and moments relative to it."""
     origin = _origin(image, reference)
     moments = filter_separable(_powers(image, reference, origin), _window(image))
     means, variances = moments.chunk(2, 1)
@@ -63,7 +68,7 @@ def _origin(image: Tensor, reference: Tensor) -> Tensor:
 
 
 class _SSIMMaps(torch.autograd.Function):
-    """`ssim_maps` with its gradient by hand, which keeps 4 maps for it where autograd keeps 20."""
+    """`ssim_maps` with a hand-written gradient, which saves 4 maps where autograd saves 20."""
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,10 +87,9 @@ class _SSIMMaps(torch.autograd.Function):
 
 
 def _powers(image: Tensor, reference: Tensor, origin: Tensor) -> Tensor:
-    """Sum and difference of the pair, then their squares.
+    """Sum and difference of the pair relative to the origin, then their squares.
 
-    They are counted from their means: a variance does not change with the origin, but E[x^2] - E[x]^2 loses its digits
-    far from it.
+    A variance does not change with the origin, but E[x^2] - E[x]^2 loses digits far from it.
     """
     pair = torch.cat([image + reference, image - reference], 1).sub_(origin)
     return torch.cat([pair, pair.square()], 1)
@@ -121,7 +125,7 @@ def _power_gradients(
     contrast_structure: Tensor | None,
     wanted: tuple[bool, bool],
 ) -> Tensor:
-    """The gradients with respect to what was filtered: both squares, then what the means bring to each wanted input."""
+    """The gradients with respect to what was filtered: both squares, then each wanted input through the means."""
     sum_origin, difference_origin = origin.chunk(2, 1)
     sum_mean, difference_mean, sum_variance, difference_variance = moments.chunk(4, 1)
     if contrast_structure is None:
@@ -140,6 +144,7 @@ def _power_gradients(
 
 
 def _window(like: Tensor) -> Tensor:
+    """SSIM's Gaussian window (11,)."""
     return gaussian_window(WINDOW_SIZE, WINDOW_SIGMA, like)
 
 

@@ -11,9 +11,16 @@ from .precision import full_precision
 
 @full_precision
 def local_statistics(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Mean of a map (N, C, H, W) in each cell of a coarser grid, and deviation in 3 x 3 cells: (N, 2C, *size).
+    """Local mean and standard deviation of maps (N, C, H, W), on a grid of `size` cells: (N, 2C, *size).
 
-    The root in the deviation is smoothed near 0, where its gradient would be infinite.
+    `m = E[x]` of each cell, then `sqrt(max(E[x^2] - E[x]^2, 0) + 1e-4)` over the 3 x 3 cells around it, fewer at the
+    border. The 1e-4 keeps the root's gradient finite; so deviations are 0.01 and more. In at least float32.
+
+    Example:
+        >>> local_statistics(torch.full((1, 1, 4, 4), 0.5), (1, 2))
+        tensor([[[[0.5000, 0.5000]],
+        <BLANKLINE>
+                 [[0.0100, 0.0100]]]])
     """
     mean, square = F.adaptive_avg_pool2d(x, size), F.adaptive_avg_pool2d(x.square(), size)
     near, near_square = (F.avg_pool2d(y, 3, 1, 1, count_include_pad=False) for y in (mean, square))
