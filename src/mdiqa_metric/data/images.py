@@ -203,9 +203,7 @@ def _check_size(name: str, size: tuple[int, int]) -> None:
     width, height = size
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and width * height > limit:
-        raise ImageError(
-            f"{name} has {width}x{height} pixels, more than the safe limit of {limit}. {_BOMB_MEND}"
-        )
+        raise ImageError(f"{name} has {width}x{height} pixels, more than the safe limit of {limit}. {_BOMB_MEND}")
     if not width * height:
         raise ImageError(f"{name} has {width}x{height} pixels, expected at least one.")
 
@@ -252,7 +250,7 @@ def _has_planes(tags: Mapping[int, Any]) -> bool:
 
 
 def _join_planes(name: str, data: bytes, tags: Mapping[int, Any]) -> Tensor:
-    """The color of a planar TIFF. Each channel is read as gray, because Pillow misreads 16-bit and gray planar TIFFs."""
+    """The color of a planar TIFF. Each channel is read as gray: Pillow misreads 16-bit and gray planar TIFFs."""
     count, colors = tags[_CHANNELS], 3 if tags[_COLORS] == 2 else 1
     planes = torch.cat([_decode(name, _plane(data, tags, index))[:1] for index in range(count)])
     meaning = tags.get(_EXTRA, (2,))[0]  # of the channels after the colors: 2 is alpha, 1 is premultiplied alpha
