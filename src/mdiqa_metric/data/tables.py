@@ -353,6 +353,6 @@ def _check_files(table: DataFrame, root: Path, source: str) -> None:
     for role in ("image", "reference"):
         if role in table.columns and (absent := [*filter(missing, table[role].unique())]):
             raise TableError(
-                f"{source} names {role}s that are not in {root}: {few(absent)}. Check the folder, and that capitals and "
-                "suffixes match the files."
+                f"{source} names {role}s that are not in {root}: {few(absent)}. Check the folder, and that capitals "
+                "and suffixes match the files."
             )

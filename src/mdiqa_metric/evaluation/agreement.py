@@ -61,7 +61,7 @@ def agreement(scores: npt.ArrayLike, mos: npt.ArrayLike, *, resamples: int = 100
     Example:
         >>> result = agreement([0.1, 0.4, 0.2, 0.9], [1, 3, 2, 4])
         >>> result["srcc"], round(result["plcc"], 3)
-        (1.0, 0.945)
+        (1.0, 0.943)
         >>> result["reasons"]["srcc_interval"]
         'An interval needs at least 10 images that vary, got 4.'
     """
@@ -256,8 +256,8 @@ def distribution_metrics(
           the unit of `values`; "Error (+-)" in papers;
         * `lcc_mean`, `srcc_mean`, `lcc_std`, `srcc_std`: Pearson and Spearman correlation between the means of the
           distributions, and between their standard deviations;
-        * `accuracy`: the fraction of images whose predicted and observed means are on the same side of
-          `accuracy_threshold`;
+        * `accuracy`: the fraction of images whose predicted and observed means are both above
+          `accuracy_threshold`, or both not;
         * `n`, the number of images, and `reasons`: for each correlation that is undefined, and therefore None, why.
 
     Raises:
@@ -271,7 +271,7 @@ def distribution_metrics(
     """
     scale = check_numbers("values", values)
     if len(scale) < 2 or not (np.diff(scale) > 0).all():
-        raise ValueError(f"values takes two or more increasing numbers, one per bin, got {scale.tolist()}.")
+        raise ValueError(f"values takes two or more rising numbers, one per bin, got {scale.tolist()}.")
     p, o = _distributions("predicted", predicted, len(scale)), _distributions("observed", observed, len(scale))
     if len(p) != len(o):
         raise ValueError(f"Each image needs a predicted and an observed distribution, got {len(p)} and {len(o)}.")
