@@ -1,4 +1,4 @@
-"""Libraries that only some parts of this package need."""
+"""Import of optional dependencies."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from typing import Any
 
 
 def import_optional(name: str, extra: str = "evaluate") -> Any:
-    """The module of that name, which the package's `extra` installs.
+    """Imports a module that the package's `extra` installs.
 
     Raises:
-        ImportError: it is not installed; the text says how to.
+        ImportError: it is not installed; the message gives the pip command.
+
+    Example:
+        >>> import_optional("math").sqrt(4.0)
+        2.0
     """
     try:
         return importlib.import_module(name)

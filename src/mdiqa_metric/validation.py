@@ -1,4 +1,4 @@
-"""Validation of inputs, all in one place; errors say what was expected, what came, and the mend."""
+"""Validation of inputs, in one place. Errors say what was expected, what was given and how to fix it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,25 @@ RANGE_TOLERANCE = 1e-5
 def check_image(
     name: str, image: Any, role: str, min_size: int, device: torch.device | None, dtype: torch.dtype | None
 ) -> Tensor:
-    """The image in the dtype to compute in: the weights' `dtype`, or at least float32 where there are none.
+    """Checks an image and returns it in the dtype to compute in: `dtype`, or at least float32 if that is None.
+
+    Values are not read; see `check_range`.
+
+    Args:
+        name: the metric, for error messages.
+        image: what the user passed.
+        role: what error messages call it, "image" or "reference".
+        min_size: smallest height and width accepted, in pixels.
+        device: the device of the metric's weights, or None if it has none.
+        dtype: the dtype of the metric's weights, or None if it has none.
 
     Raises:
-        TypeError: it is no float tensor, or float64 where the weights are not.
-        ValueError: it is not (N, 3, H, W) with N > 0, smaller than `min_size`, or not on the metric's `device`.
+        TypeError: not a floating-point tensor, or float64 where the weights are not.
+        ValueError: not (N, 3, H, W) with N > 0, smaller than `min_size`, or on another device.
+
+    Example:
+        >>> check_image("psnr", torch.zeros(1, 3, 8, 8, dtype=torch.float16), "image", 1, None, None).dtype
+        torch.float32
     """
     takes = f"{name} takes {_a(role)} of floats (N, 3, H, W) in [0, 1]"
     if not isinstance(image, Tensor):
@@ -66,7 +80,15 @@ def check_image(
 
 
 def check_pair(name: str, image: Tensor, shape: Sequence[int], device: torch.device, role: str) -> None:
-    """ValueError unless a reference of that shape and device (or its encoded form) can be compared with the image."""
+    """Checks that an image (N, 3, H, W) and a reference of the given shape and device can be compared.
+
+    Raises:
+        ValueError: the shapes or the devices differ.
+
+    Example:
+        >>> image = torch.zeros(1, 3, 8, 8)
+        >>> check_pair("psnr", image, image.shape, image.device, "reference")
+    """
     if tuple(image.shape) != tuple(shape):
         raise ValueError(
             f"{name} takes an image and {_a(role)} of one shape, got {tuple(image.shape)} and {tuple(shape)}: crop or "
@@ -80,12 +102,20 @@ def check_pair(name: str, image: Tensor, shape: Sequence[int], device: torch.dev
 
 
 def check_range(name: str, image: Tensor, role: str, margin: float) -> bool:
-    """ValueError unless every value lies in [-margin, 1 + margin]; NaN does not.
+    """Checks that every value lies in [-margin, 1 + margin], which NaN does not.
 
-    Reading the extremes waits for the device. A compiled or exported graph asserts on the device instead: RuntimeError.
+    Reading the extremes synchronizes the device. A compiled or exported graph asserts on the device instead.
 
     Returns:
-        Whether all values are known to lie in [0, 1].
+        Whether all values are known to lie in [0, 1]; False in a graph.
+
+    Raises:
+        ValueError: a value lies outside.
+        RuntimeError: the same, in a compiled or exported graph.
+
+    Example:
+        >>> check_range("psnr", torch.tensor([0.0, 1.1]), "image", margin=0.25)
+        False
     """
     takes = f"{name} takes {_a(role)} in [0, 1]"
     if is_recording_graph():
@@ -107,10 +137,16 @@ def check_range(name: str, image: Tensor, role: str, margin: float) -> bool:
 
 
 def as_number(value: Any, owner: str) -> float:
-    """A weight as a float: any real number of Python or numpy, or a tensor of one value.
+    """Converts a weight to a float: any real number of Python or NumPy, or a tensor or array of shape ().
+
+    `owner` is what the error message calls the receiver.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: anything else, including bool.
+
+    Example:
+        >>> as_number(torch.tensor(0.5), "Loss")
+        0.5
     """
     single = getattr(value, "ndim", None) == 0 and hasattr(value, "item")  # a tensor or an array
     number = value.item() if single else value
@@ -120,10 +156,14 @@ def as_number(value: Any, owner: str) -> float:
 
 
 def check_weight(value: Any, owner: str) -> float:
-    """The weight of a loss as a float.
+    """Converts the weight of a loss to a float and checks it.
 
     Raises:
-        ValueError: it is no number (see `as_number`), not finite, or below 0.
+        ValueError: not a number (see `as_number`), not finite in float32, or negative.
+
+    Example:
+        >>> check_weight(2, "Loss")
+        2.0
     """
     weight = as_number(value, owner)
     if not abs(weight) <= torch.finfo(torch.float32).max:
@@ -131,20 +171,27 @@ def check_weight(value: Any, owner: str) -> float:
     if weight < 0:
         raise ValueError(
             f"{owner} takes a weight from 0 up, got {weight:g}: a loss of negative weight would reward what the metric "
-            "calls worse. Leave the sign out, for `Loss` knows which way is better."
+            "calls worse. Leave the sign out: `Loss` applies the metric's direction."
         )
     return weight
 
 
 def recordable(image: Tensor) -> Tensor:
-    """The tensor, or a copy of one made in inference mode, which autograd could not save for a gradient."""
+    """Returns a tensor that autograd can save for backward: a copy if it was made in inference mode, else the tensor.
+
+    Example:
+        >>> with torch.inference_mode():
+        ...     image = torch.zeros(1, 3, 8, 8)
+        >>> recordable(image).is_inference()
+        False
+    """
     if is_recording_graph() or not torch.is_grad_enabled() or not image.is_inference():
         return image
     return image.clone()
 
 
 def _unwrap(image: Tensor) -> Tensor:
-    """The values below the wrappers of torch.func, all that vmap maps over at once: of those alone none can be read."""
+    """The tensor inside the wrappers of torch.func, with all vmap lanes; a wrapped tensor's values cannot be read."""
     while torch._C._functorch.is_functorch_wrapped_tensor(image):
         image = torch._C._functorch.get_unwrapped(image)
     return image

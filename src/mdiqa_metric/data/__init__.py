@@ -1,4 +1,4 @@
-"""Images, tables of ratings, and data sets made of both."""
+"""Image files, tables of ratings, and datasets made of both."""
 
 from .dataset import QualityDataset as QualityDataset
 from .images import read_image as read_image

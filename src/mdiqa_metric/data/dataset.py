@@ -1,4 +1,4 @@
-"""Rated images for learning and measuring: a table's rows as items of a data set."""
+"""A PyTorch dataset of rated images, for training and evaluation."""
 
 from __future__ import annotations
 
@@ -24,31 +24,45 @@ if TYPE_CHECKING:
 
 
 class QualityDataset(Dataset[dict[str, Any]]):
-    """The rated images of a table, decoded one by one as they are asked for; `DataLoader` takes it as it is.
+    """The rated images of a table as a map-style dataset. Each image is decoded when its item is requested.
 
-    An item is a dict: "image" (3, H, W) float32 in [0, 1], "reference" likewise where the table has one, "mos" ()
-    float32, and where the table has them "std" (), "attributes" (A,) and "ratings" (B,), all float32, and "index", its
-    row. Images of several sizes make no batch: crop them with `transform`, or load with `batch_size=1`.
+    An item is a dict:
+
+    * "image" (3, H, W), float32 RGB in [0, 1], and "reference" likewise if the table has references;
+    * "mos" (), float32, in the table's unit, higher is better;
+    * "std" (), "attributes" (A,) and "ratings" (B,), float32, each only if the table has it;
+    * "index", the row.
+
+    To batch images of different sizes, crop them with `transform` or use `batch_size=1`.
 
     Args:
-        table: a path for `read_table`, or a DataFrame of the same columns, which is checked likewise.
+        table: a path for `read_table`, or a DataFrame with the same columns, which is checked in the same way.
         split: one of `SPLITS`, or None for all rows.
-        transform: takes and gives a stack (K, 3, H, W) of the image and, where there is one, its reference, so that
-            both get the same crop.
-        root: the folder that paths are relative to: where None, the table's own, or the working folder.
+        transform: maps a stack (K, 3, H, W) to a stack: the image and, if there is one, its reference, so that both
+            get the same crop.
+        root: the folder that paths are relative to. By default the table's folder, or the working folder for a
+            DataFrame.
 
     Attributes:
         source: the table's path, or "a DataFrame".
-        split: the split that was asked for, or None.
+        split: the requested split, or None.
         table: the rows, numbered from 0.
         root: the folder that paths are relative to.
         attributes: the A names of the attributes, in the table's order.
-        rating_values: the B values that ratings may have, ascending.
+        rating_values: the B possible values of a rating, ascending.
         full_reference: whether there are references.
 
     Raises:
-        TableError: as `read_table`, and for an item whose reference is of another size.
-        ImageError: an image that is asked for cannot be read.
+        TableError: as in `read_table`; on item access, if the reference differs from the image in size.
+        ImageError: on item access, if an image cannot be read.
+
+    Example:
+        >>> import pandas, tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "red.ppm").write_bytes(b"P6 1 1 255 " + bytes([255, 0, 0]))
+        >>> dataset = QualityDataset(pandas.DataFrame({"image": ["red.ppm"], "mos": [0.5]}), root=folder)
+        >>> dataset[0]["image"].flatten(), dataset[0]["mos"]
+        (tensor([1., 0., 0.]), tensor(0.5000))
     """
 
     def __init__(
@@ -100,5 +114,5 @@ class QualityDataset(Dataset[dict[str, Any]]):
         return {**dict(zip(self._files, stack, strict=True)), **numbers, "index": index}
 
     def path(self, index: int, role: str = "image") -> Path:
-        """The file of a row's image, or of its reference."""
+        """The path of a row's image, or of its reference if `role` is "reference"."""
         return self.root / self._files[role][index]

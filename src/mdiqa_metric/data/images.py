@@ -1,4 +1,4 @@
-"""Image files read into tensors. The only place that knows Pillow; `pairing` finds them."""
+"""Reading of image files into tensors. No other module imports Pillow; `pairing` finds the files."""
 
 from __future__ import annotations
 
@@ -23,40 +23,41 @@ from .pairing import list_images as list_images
 from .pairing import pair_by_stem as pair_by_stem
 
 _SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-# Pillow's names of 16-bit color, each with the one that takes the bytes of a sample the other way round.
+# Pillow's raw modes of 16-bit color, each with the mode of the opposite byte order.
 _OTHER_ORDER = {
     f"{mode};16{order}": f"{mode};16{_SWAPPED[order]}" for mode in ("RGB", "RGBA", "RGBX") for order in _SWAPPED
 }
 
-# The tags of a TIFF, by their numbers.
+# The numbers of TIFF tags.
 _BITS, _COMPRESSION, _COLORS, _CHANNELS, _PLANAR, _EXTRA = 258, 259, 262, 277, 284, 338
 _SAMPLE_FORMAT, _SUBSAMPLING = 339, 530
-_PLACES = (273, 279, 324, 325)  # where strips and tiles lie, and how long they are
-_SHARED = (256, 257, 259, 266, 274, 278, 317, 322, 323, 347)  # what holds for each channel: size, rotation, compression
+_PLACES = (273, 279, 324, 325)  # offsets and byte counts of strips and tiles
+_SHARED = (256, 257, 259, 266, 274, 278, 317, 322, 323, 347)  # the same for all channels: size, rotation, compression
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image
 
 
 def read_image(file: Source) -> Tensor:
-    """An image as floats (1, 3, H, W) in [0, 1], float32 on the CPU.
+    """Reads an image as RGB (1, 3, H, W) in [0, 1], float32 on the CPU.
 
-    Samples are divided by their full scale, 255 or 65535, and never resized. Beyond that:
+    Samples are divided by their full scale, 255 or 65535. The image is not resized.
 
-    * EXIF rotation is applied; of several frames the first is read.
-    * Transparency (an alpha channel, a palette's, a transparent color) is blended over white; opaque pixels keep their
-      values.
-    * Gray, 1-bit, palette, CMYK and Lab images become RGB by Pillow's plain formulas. ICC profiles are ignored.
-    * 16 bits are kept in gray and in RGB(A) PNG and TIFF. Pillow reduces to 8 what else has more: PNG of 16-bit gray
-      with alpha, PPM, JPEG 2000 and CMYK in color, 10-bit AVIF (which it reads from 11.3 on).
+    * EXIF rotation is applied. Only the first frame is read.
+    * Transparency (an alpha channel, a transparent palette entry or color) is blended over white; opaque pixels keep
+      their values.
+    * Gray, 1-bit, palette, CMYK and Lab images are converted to RGB by Pillow. ICC profiles are ignored.
+    * 16 bits are kept in gray images and in RGB(A) PNG and TIFF. Pillow reduces other deep images to 8 bits: PNG of
+      16-bit gray with alpha, PPM, JPEG 2000 and CMYK in color, 10-bit AVIF (which needs Pillow 11.3).
 
     Args:
-        file: a path, the bytes of a file (bytes, bytearray, memoryview), a binary file object, which is read from where
-            it stands to its end, or a PIL image, of which the frame and the bits are read that it holds.
+        file: a path; the bytes of a file (bytes, bytearray, memoryview); a binary file object, read from its current
+            position to the end; or a PIL image, of which the current frame is used at its own bit depth.
 
     Raises:
-        ImageError: no such file, a folder, empty, damaged, cut short, of no kind in `SUFFIXES`, of more pixels than
-            `PIL.Image.MAX_IMAGE_PIXELS`, or of samples without a known full scale (floats, 32-bit integers, 12 bits).
-        TypeError: anything else, an array or a tensor for one.
+        ImageError: the file is missing, a folder, empty, damaged, truncated, in no format of `SUFFIXES`, has more
+            pixels than `PIL.Image.MAX_IMAGE_PIXELS`, or has samples without a known full scale (floats, 32-bit
+            integers, 12 bits).
+        TypeError: anything else, such as an array or a tensor.
 
     Example:
         >>> import io
@@ -76,7 +77,7 @@ def read_image(file: Source) -> Tensor:
     except UnidentifiedImageError as error:
         raise ImageError(
             f"{name} is no image: its bytes are none of {', '.join(_formats())}, or damaged from the start. "
-            "Look at what the file holds."
+            "Check what the file contains."
         ) from error
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
         raise ImageError(f"{name} is damaged or cut short: {_first_line(error)} Copy or save it again.") from error
@@ -84,7 +85,12 @@ def read_image(file: Source) -> Tensor:
 
 
 def through_jpeg(image: Tensor, quality: int) -> Tensor:
-    """An image (3, H, W) in [0, 1] as a JPEG file of that quality, 1 to 95, keeps it."""
+    """Compresses an image (3, H, W) in [0, 1] as JPEG of quality 1 to 95 and decodes it again; no gradient.
+
+    Example:
+        >>> through_jpeg(torch.full((3, 8, 8), 0.2), quality=90).shape
+        torch.Size([3, 8, 8])
+    """
     file = BytesIO()
     samples = (image * 255).round().byte().permute(1, 2, 0).numpy()
     Image.fromarray(samples).save(file, "JPEG", quality=quality)
@@ -96,13 +102,13 @@ _BOMB_MEND = "Score a crop of it or, if you trust the file, raise PIL.Image.MAX_
 
 @functools.cache
 def _formats() -> list[str]:
-    """Pillow's names of what `SUFFIXES` stand for: programs are not run for PostScript, nor guesses made for TGA."""
+    """Pillow's formats of `SUFFIXES`. Leaves out PostScript, which runs a program, and TGA, which has no signature."""
     known = Image.registered_extensions()
     return sorted({known[suffix] for suffix in SUFFIXES if suffix in known})
 
 
 def _open(file: Any) -> tuple[str, bytes | Image.Image]:
-    """What messages call it, and the bytes of a file, since Pillow maps files and then misreads rotated TIFFs."""
+    """The name for messages, and the file's bytes: given a path, Pillow maps the file and misreads rotated TIFFs."""
     if isinstance(file, Image.Image):
         return "The PIL image", file
     if isinstance(file, bytes | bytearray | memoryview):
@@ -117,7 +123,7 @@ def _open(file: Any) -> tuple[str, bytes | Image.Image]:
     else:
         if isinstance(file, np.ndarray | Tensor):
             mend = (
-                "metrics take it as a tensor (N, 3, H, W) in [0, 1]: of uint8 (H, W, 3), "
+                "metrics take it as a tensor (N, 3, H, W) in [0, 1]: from uint8 (H, W, 3), "
                 "torch.from_numpy(array).permute(2, 0, 1)[None] / 255 makes one."
             )
         else:
@@ -142,7 +148,7 @@ def _read_path(path: Path) -> bytes:
 
 
 def _read_stream(file: Any) -> bytes:
-    """What is left of a file object."""
+    """Reads the rest of a file object."""
     if isinstance(file, io.TextIOBase):
         raise TypeError('read_image takes a binary file, got one that is open as text: open it with "rb".')
     try:
@@ -150,7 +156,7 @@ def _read_stream(file: Any) -> bytes:
     except (OSError, ValueError) as error:  # closed, or open for writing
         raise ImageError(f"The file cannot be read: {_first_line(error)} Open it again for reading.") from error
     if not isinstance(data, bytes | bytearray | memoryview):
-        raise TypeError(f"read_image takes a file whose read() gives bytes, got {type(data).__name__} from it.")
+        raise TypeError(f"read_image takes a file whose read() returns bytes, got {type(data).__name__} from it.")
     return bytes(data)
 
 
@@ -176,7 +182,7 @@ def _decode(name: str, data: bytes) -> Tensor:
 
 
 def _convert(name: str, image: Image.Image) -> Tensor:
-    """The color (3, H, W) of a PIL image, which is left as it is, blended over white."""
+    """The color (3, H, W) of a PIL image, blended over white; the PIL image is not changed."""
     _check_size(name, image.size)
     tags = getattr(image, "tag_v2", None)
     if tags and (found := _unknown_samples(tags)):
@@ -197,15 +203,13 @@ def _check_size(name: str, size: tuple[int, int]) -> None:
     width, height = size
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and width * height > limit:
-        raise ImageError(
-            f"{name} has {width}x{height} pixels, more than the {limit} that are opened safely. {_BOMB_MEND}"
-        )
+        raise ImageError(f"{name} has {width}x{height} pixels, more than the safe limit of {limit}. {_BOMB_MEND}")
     if not width * height:
-        raise ImageError(f"{name} has {width}x{height} pixels, expected one at least.")
+        raise ImageError(f"{name} has {width}x{height} pixels, expected at least one.")
 
 
 def _tiff_tags(name: str, data: bytes) -> Any:
-    """The tags of a TIFF's first frame; None where it is no TIFF."""
+    """The tags of a TIFF's first frame; None if the file is not a TIFF."""
     if not data.startswith(tuple(TiffImagePlugin.PREFIXES)):
         return None
     if data.startswith(b"MM\0+"):
@@ -218,7 +222,7 @@ def _tiff_tags(name: str, data: bytes) -> Any:
 
 
 def _unknown_samples(tags: Mapping[int, Any]) -> str:
-    """What a TIFF holds, in words, where the white of its samples is not known or Pillow misreads them; else ""."""
+    """Describes a TIFF's samples if their full scale is unknown or Pillow misreads them; otherwise ""."""
     bits, colors, compression = tags.get(_BITS, (1,)), tags.get(_COLORS, 0), tags.get(_COMPRESSION, 1)
     kinds = {2: "signed integers", 3: "floats", 5: "complex integers", 6: "complex floats"}
     if kind := kinds.get(max(tags.get(_SAMPLE_FORMAT, (1,)))):
@@ -241,21 +245,21 @@ def _unknown_samples(tags: Mapping[int, Any]) -> str:
 
 
 def _has_planes(tags: Mapping[int, Any]) -> bool:
-    """Whether the channels of a TIFF lie one after the other (PlanarConfiguration 2), as those of (C, H, W) do."""
+    """Whether a TIFF stores each channel separately (PlanarConfiguration 2), as (C, H, W) does."""
     return tags.get(_PLANAR) == 2 and tags.get(_CHANNELS, 1) > 1
 
 
 def _join_planes(name: str, data: bytes, tags: Mapping[int, Any]) -> Tensor:
-    """The color of a TIFF whose channels lie apart, each read as gray: Pillow misreads 16-bit and gray ones."""
+    """The color of a planar TIFF. Each channel is read as gray: Pillow misreads 16-bit and gray planar TIFFs."""
     count, colors = tags[_CHANNELS], 3 if tags[_COLORS] == 2 else 1
     planes = torch.cat([_decode(name, _plane(data, tags, index))[:1] for index in range(count)])
-    meaning = tags.get(_EXTRA, (2,))[0]  # of what comes after the colors: 2 is alpha, 1 too, multiplied into them
+    meaning = tags.get(_EXTRA, (2,))[0]  # of the channels after the colors: 2 is alpha, 1 is premultiplied alpha
     alpha = planes[colors : colors + 1] if count > colors and meaning in (1, 2) else None
     return _over_white(planes[:colors], alpha, meaning == 1)
 
 
 def _plane(data: bytes, tags: Mapping[int, Any], index: int) -> bytes:
-    """One channel of such a TIFF as a gray TIFF: the same bytes, and a directory of its own after them."""
+    """One channel of a planar TIFF as a gray TIFF: the same bytes, with a new directory appended."""
     own = {tag: tags[tag] for tag in _SHARED if tag in tags}
     own |= {_BITS: tags.get(_BITS, (1,))[0], _COLORS: 1, _CHANNELS: 1}
     for tag in _PLACES:
@@ -279,7 +283,7 @@ def _file_color(data: bytes, image: ImageFile.ImageFile) -> Tensor:
     """The color (3, H, W) of a file that Pillow has opened, blended over white."""
     orders = [_layout(tile)[0] for tile in image.tile] if image.format in ("PNG", "TIFF") else []
     multiplied = any(order.startswith("RGBa") for order in orders)
-    if multiplied:  # by alpha; Pillow would divide by it, and round
+    if multiplied:  # premultiplied alpha; Pillow would divide by it and round
         _relabel(image, _straight_alpha)
     deep = bool(orders) and all(_straight_alpha(order) in _OTHER_ORDER for order in orders)
     ImageOps.exif_transpose(image, in_place=True)
@@ -289,7 +293,7 @@ def _file_color(data: bytes, image: ImageFile.ImageFile) -> Tensor:
 def _color(image: Image.Image, lower: Image.Image | None = None, multiplied: bool = False) -> Tensor:
     """The color (3, H, W) of an upright image over white, float32 in [0, 1].
 
-    `lower` has the lower bytes of 16-bit color; `multiplied` says that alpha is in the color already.
+    `lower` holds the lower bytes of 16-bit color; `multiplied` means that alpha is premultiplied.
     """
     if image.mode in ("La", "RGBa"):
         image, multiplied = Image.merge(image.mode.upper(), image.split()), True
@@ -300,7 +304,7 @@ def _color(image: Image.Image, lower: Image.Image | None = None, multiplied: boo
         samples, white = _floats(image)[None], 65535
     else:
         samples, white = _floats(image.convert("RGBA" if image.has_transparency_data else "RGB")), 255
-        transparent = None  # it is in the alpha channel now
+        transparent = None  # now in the alpha channel
     alpha = None
     if transparent is not None:
         alpha = (samples != torch.tensor(transparent).reshape(-1, 1, 1)).any(0, keepdim=True).float()
@@ -309,7 +313,7 @@ def _color(image: Image.Image, lower: Image.Image | None = None, multiplied: boo
 
 
 def _over_white(color: Tensor, alpha: Tensor | None, multiplied: bool) -> Tensor:
-    """What is seen of a color over white, (3, H, W); `multiplied` says that alpha is in the color already."""
+    """Blends a color over white, (3, H, W); `multiplied` means that alpha is premultiplied."""
     if alpha is not None:
         color = ((color if multiplied else color * alpha) + (1 - alpha)).clamp(max=1)
     return color.expand(3, -1, -1)
@@ -318,7 +322,7 @@ def _over_white(color: Tensor, alpha: Tensor | None, multiplied: bool) -> Tensor
 def _lower_bytes(data: bytes) -> Image.Image:
     """The lower bytes of an image of 16-bit RGB(A) samples.
 
-    Pillow decodes the upper byte of each alone. Told that they lie the other way round, it decodes the lower one.
+    Pillow decodes only the upper byte of each sample. With the opposite byte order it decodes the lower one.
     """
     with Image.open(BytesIO(data), formats=_formats()) as image:
         _relabel(image, lambda order: _OTHER_ORDER[_straight_alpha(order)])
@@ -327,7 +331,7 @@ def _lower_bytes(data: bytes) -> Image.Image:
 
 
 def _relabel(image: ImageFile.ImageFile, rename: Callable[[str], str]) -> None:
-    """Tells Pillow that the samples lie in another way in the file than it thinks."""
+    """Renames the raw mode by which Pillow decodes the samples of each tile."""
     for index, tile in enumerate(image.tile):
         order, *rest = _layout(tile)
         other: Any = (rename(order), *rest) if rest else rename(order)
@@ -336,20 +340,20 @@ def _relabel(image: ImageFile.ImageFile, rename: Callable[[str], str]) -> None:
 
 
 def _straight_alpha(order: str) -> str:
-    """A raw mode that leaves colors as they are where the given one divides them by alpha."""
+    """The raw mode that keeps premultiplied colors, for one that divides them by alpha."""
     return order.replace("RGBa", "RGBA")
 
 
 def _layout(tile: Any) -> tuple[Any, ...]:
-    """How the samples of a tile lie in the file: Pillow's raw mode, and whatever else its decoder is told."""
+    """The arguments of a tile's decoder: Pillow's raw mode, then any others."""
     return (tile[3],) if isinstance(tile[3], str) else tuple(tile[3])
 
 
 def _floats(image: Image.Image) -> Tensor:
-    """The samples of an image as float32, (C, H, W), or (H, W) where it has one channel."""
+    """The samples of an image as float32, (C, H, W), or (H, W) for one channel."""
     samples = np.array(image)
     if samples.dtype != np.uint8:
-        return torch.from_numpy(samples.astype(np.float32))  # of any byte order
+        return torch.from_numpy(samples.astype(np.float32))  # astype also fixes the byte order
     return torch.from_numpy(samples).permute(2, 0, 1).contiguous().float()
 
 

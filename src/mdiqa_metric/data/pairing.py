@@ -1,4 +1,4 @@
-"""Image files: found in folders and by patterns, and paired by name."""
+"""Finding of image files in folders and by patterns, and pairing by name."""
 
 from __future__ import annotations
 
@@ -23,30 +23,38 @@ Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
 class ImageError(ValueError):
-    """An image cannot be read, found or paired; the text says what was expected, what came and the mend."""
+    """An image cannot be read, found or paired. The message says what was expected, what was found and the fix."""
 
 
 class _Named(NamedTuple):
-    """A file and the name that pairs it: its stem, or its path below the folder that was searched in depth."""
+    """A file and the name to pair it by: its stem, or its path below the folder that was searched recursively."""
 
     name: str
     path: Path
 
 
 def list_images(paths: Paths, *, recursive: bool = False) -> list[Path]:
-    """The image files that folders, glob patterns and file names stand for, each real file once.
+    """Lists the image files of folders, glob patterns and file names, each real file once.
 
-    Folders and patterns give what ends in one of `SUFFIXES`, hidden files left out, in natural order (2 before 10).
-    `recursive` searches folders in depth, as the pattern "folder/**" does. Links are followed, but no folder is entered
-    twice and none that contains the one searched. Brackets in a pattern mean themselves where a name has them. A file
-    name is taken as it is, whatever its suffix; whether it exists, reading it will tell.
+    Folders and patterns yield the files that end in one of `SUFFIXES`, without hidden ones, in natural order (2 before
+    10). Links are followed, but no folder is entered twice, nor one that contains the folder searched. Brackets in a
+    pattern match literally if a name contains them. A file name is returned as given, whatever its suffix and whether
+    or not it exists.
+
+    Args:
+        paths: one path or pattern, or several.
+        recursive: also search subfolders, as the pattern "folder/**" does.
 
     Raises:
-        ImageError: a folder or a pattern without an image.
+        ImageError: a folder or a pattern yields no image.
 
     Example:
-        >>> list_images("restored", recursive=True)  # doctest: +SKIP
-        [PosixPath('restored/000/1.png'), PosixPath('restored/001/1.png')]
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("10.png", "2.png", "notes.txt"):
+        ...     (folder / name).touch()
+        >>> [path.name for path in list_images(folder)]
+        ['2.png', '10.png']
     """
     real: dict[str, Path] = {}
     for _, path in _find(paths, recursive):
@@ -55,20 +63,30 @@ def list_images(paths: Paths, *, recursive: bool = False) -> list[Path]:
 
 
 def left_out(paths: Paths, *, recursive: bool = False) -> list[Path]:
-    """The files that `list_images` finds but leaves out, since they end in none of `SUFFIXES`; no hidden ones."""
+    """Lists the files that `list_images` skips because they end in none of `SUFFIXES`; hidden files are not listed.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "notes.txt").touch()
+        >>> [path.name for path in left_out(folder)]
+        ['notes.txt']
+    """
     searched = [given for given in _each(paths) if _is_searched(given)]
     return [path for given in searched for path in _search(given, recursive) if not _is_image(path)]
 
 
 def pair_by_stem(images: Sequence[Path], references: Sequence[Path], suffix: str = "") -> list[tuple[Path, Path]]:
-    """Each image with the reference of its stem; what follows the stem may differ ("bird.jpg" with "bird.png").
+    """Pairs each image with the reference of the same stem; file suffixes may differ ("bird.jpg", "bird.png").
 
-    `suffix` is what the images' stems have beyond the references': "_x4", or "sr_{stem}_x4" where they have something
-    before it too.
+    Args:
+        images: the images, in the order of the result.
+        references: as many references, in any order.
+        suffix: what the images' stems add to the references': "_x4", or "sr_{stem}_x4" if there is a prefix too.
 
     Raises:
-        ImageError: an image without a reference, a reference without an image, or a name that occurs twice; all
-            three are listed, with the likely reason.
+        ImageError: an image has no reference, a reference has no image, or a name occurs twice. The message lists all
+            of them and gives the likely reason.
 
     Example:
         >>> pair_by_stem([Path("out/baby_x4.png")], [Path("in/baby.png")], suffix="_x4")
@@ -81,24 +99,30 @@ def pair_by_stem(images: Sequence[Path], references: Sequence[Path], suffix: str
 def pair_files(
     images: Paths, references: Paths, *, suffix: str = "", recursive: bool = False
 ) -> list[tuple[Path, Path]]:
-    """The images that `images` stands for, as in `list_images`, each with that of `references` of the same name.
+    """Finds images and references as `list_images` does, and pairs them by name as `pair_by_stem` does.
 
-    With `recursive`, folders are searched in depth and the name is the path below them: "out/000/1.png" pairs with
-    "in/000/1.png". A linked file has a name of its own.
+    With `recursive`, subfolders are searched too and the name is the path below the folder given: "out/000/1.png" pairs
+    with "in/000/1.png". A link pairs by its own name, not by that of its target.
 
     Raises:
-        ImageError: as `list_images` and `pair_by_stem`.
+        ImageError: as in `list_images` and `pair_by_stem`.
 
     Example:
-        >>> pair_files("out", "in", suffix="_x4", recursive=True)  # doctest: +SKIP
-        [(PosixPath('out/000/1_x4.png'), PosixPath('in/000/1.png'))]
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("in/1.png", "out/1_x4.png"):
+        ...     (folder / name).parent.mkdir()
+        ...     (folder / name).touch()
+        >>> pairs = pair_files(folder / "out", folder / "in", suffix="_x4")
+        >>> [(image.name, reference.name) for image, reference in pairs]
+        [('1_x4.png', '1.png')]
     """
     how = "path below the folders" if recursive else "file name"
     return _pair(_find(images, recursive), _find(references, recursive), suffix, how)
 
 
 def _find(paths: Paths, recursive: bool) -> list[_Named]:
-    """The images that `paths` stand for; one that is reached through two folders that are one is there once."""
+    """The images of `paths`, each once even if two of the paths lead to the same folder."""
     found: dict[str, _Named] = {}
     for given in _each(paths):
         chosen = [given]
@@ -118,12 +142,12 @@ def _each(paths: Paths) -> list[Path]:
 
 
 def _is_searched(given: Path) -> bool:
-    """Whether it is a folder or a pattern, not the name of a file."""
+    """Whether this is a folder or a pattern rather than a file name."""
     return given.is_dir() or (glob.has_magic(str(given)) and not given.exists())
 
 
 def _search(given: Path, recursive: bool) -> list[Path]:
-    """All files, images or not, of a folder or a pattern, in natural order; hidden ones are left out."""
+    """All files of a folder or a pattern, images or not, in natural order, without hidden ones."""
     if given.is_dir():
         folders = _folders(given) if recursive else [given]
         paths = [path for folder in folders for path in folder.iterdir()]
@@ -133,9 +157,9 @@ def _search(given: Path, recursive: bool) -> list[Path]:
 
 
 def _matches(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
-    """What a pattern, as the parts of its path, stands for below a folder.
+    """The matches below a folder of a pattern, given as the parts of its path.
 
-    Unlike glob's, its "**" ends where links lead in circles, and a folder "br[x4]" is found by its name.
+    Unlike in glob, "**" terminates when links form a cycle, and "br[x4]" matches a folder of that name.
     """
     if not parts:
         yield folder
@@ -153,9 +177,10 @@ def _matches(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
 
 
 def _folders(top: Path) -> Iterator[Path]:
-    """The folder and those below it, each real one once; hidden ones are left out.
+    """The folder and its subfolders, each real one once, without hidden ones.
 
-    Links come last, so that a folder is known by its own name where it has one here, and are not followed upwards.
+    Links come last, so that a folder is listed under its own name if it is also below `top`. Links to a parent folder
+    are not followed.
     """
     entered: set[str] = set()
     waiting, links = [top], list[Path]()
@@ -177,12 +202,12 @@ def _is_image(path: Path) -> bool:
 
 
 def _nothing_in(given: Path) -> str:
-    """Why a folder or a pattern gave no image."""
+    """The message for a folder or a pattern without images."""
     if not given.is_dir():
         folders = any(path.is_dir() for path in _matches(Path(given.anchor), given.parts[bool(given.anchor) :]))
         mend = f" It matches folders: the pattern {given / '**'} finds what they hold." if folders else ""
         return f"The pattern {given} holds no image: expected files that end in {', '.join(SUFFIXES)}.{mend}"
-    with suppress(OSError):  # a sub-folder that may not be read
+    with suppress(OSError):  # an unreadable subfolder
         if any(_is_image(path) for folder in _folders(given) for path in folder.iterdir()):
             return (
                 f"The folder {given} holds no image itself, but its sub-folders do: pass --recursive, in Python "
@@ -209,7 +234,7 @@ def _pair(images: Sequence[_Named], references: Sequence[_Named], suffix: str, h
 
 
 def _without(name: str, suffix: str) -> str:
-    """A name without what `suffix` adds to its last part; "" where that is not there."""
+    """A name without what `suffix` adds to its last part; "" if it does not have that."""
     before, _, after = suffix.rpartition("{stem}")
     folder, slash, stem = name.rpartition("/")
     if not (stem.startswith(before) and stem.endswith(after) and len(stem) > len(before + after)):
@@ -218,14 +243,14 @@ def _without(name: str, suffix: str) -> str:
 
 
 def _hint(images: Sequence[_Named], references: Sequence[_Named]) -> str:
-    """The likely reason why names do not pair, and the mend, as a sentence; "" where none is seen."""
+    """A sentence with the likely reason why names do not pair, and the fix; "" if there is none."""
     ours, theirs = ({name for name, _ in side} for side in (images, references))
     if {_folded(name) for name in ours - theirs} & {_folded(name) for name in theirs - ours}:
         return " Some names differ only in case, or in how their accents are coded: rename them."
     if any(len({path.parent for path in _repeated(side)}) > 1 for side in (images, references)):
         return (
-            " Where names repeat in several folders, give the two folders that hold these and pass --recursive, in "
-            "Python recursive=True: it pairs by the path below the two."
+            " Names repeat in several folders: give the two parent folders and pass --recursive, in Python "
+            "recursive=True, to pair by the path below them."
         )
     return ""
 
@@ -242,7 +267,7 @@ def _hint_at_suffix(images: Sequence[_Named], references: Sequence[_Named], suff
 
 
 def _addition(longer: Iterable[str], shorter: set[str]) -> str:
-    """What names have that others have not, as --suffix takes it, where it is one text for all; else ""."""
+    """What the longer names add to the shorter ones, in the form of --suffix; "" if it is not the same for all."""
     first, *others = sorted(longer)
     folder, slash, stem = first.rpartition("/")
     for name in sorted(shorter, key=len, reverse=True):

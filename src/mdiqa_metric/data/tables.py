@@ -1,4 +1,4 @@
-"""Tables of rated images: read and checked, written, and split by scene."""
+"""Tables of rated images: reading, checking, writing, and splitting by scene."""
 
 from __future__ import annotations
 
@@ -25,53 +25,75 @@ _NUMBERS = ("mos", "raw", "std")
 _NO_ATTRIBUTES = {*_NAMES, *_NUMBERS, "level"}
 
 _NUMBER = r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[iI]nf(?:inity)?|INF)"
-# What programs write where a column of numbers has none. In a column of text each of them is text.
+# What programs write for a missing number. In a column of text these are text.
 _GAPS = {"", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "<na>"}
-# Columns without a name, and the index of Arrow's tables: pandas writes them, and they count rows.
+# Row numbers that pandas writes as unnamed columns, or as the index of an Arrow table.
 _UNNAMED = re.compile(r"Unnamed: \d+(\.\d+)*|__index_level_\d+__|")
 
 
 class TableError(ValueError):
-    """A table, or a data set to make one of, is not as it should be; the text says what was expected, what came and the
-    mend."""
+    """A table, or a dataset to convert to one, is invalid. The message says what was expected, what was found and how
+    to fix it."""
 
 
 def read_table(
     path: str | os.PathLike[str], split: str | None = None, root: str | os.PathLike[str] | None = None
 ) -> DataFrame:
-    """A .csv or .parquet table of rated images, checked; of `split` only, where one is named.
+    """Reads and checks a .csv or .parquet table of rated images.
 
-    Columns, of which `image` and `mos` are required:
+    Columns, of which only `image` and `mos` are required:
 
-    * `image`, `reference`: paths, relative to `root`, which is the table's own folder where none is given.
-    * `mos`: the mean opinion, higher is better; `std`: the standard deviation of opinions, in the same unit;
+    * `image`, `reference`: paths, relative to `root`.
+    * `mos`: the mean opinion score, higher is better; `std`: the standard deviation of opinions, in the same unit;
       `raw`: the published number, in its own unit and direction.
     * `split`: "train", "val", "test", or empty.
     * `content` (the scene), `distortion`, `level`: groups.
-    * `ratings_V`, as `ratings_1` and `ratings_1.5`: how many, or which fraction, rated V.
-    * Any other column of numbers is an attribute. Any other column of text is kept, one of truth values as "True" and
-      "False". A row index that pandas wrote is left out, but for levels that have a name.
+    * `ratings_V`, for example `ratings_1` or `ratings_1.5`: how many raters, or which fraction, chose V.
+    * Any other column of numbers is an attribute. Any other column of text is kept; booleans become "True" and "False".
+      A row index written by pandas is dropped, except for named levels.
 
-    Numbers are float64, the names above are text as it stands ("None" and "NA" too, and 0042), and what is empty in a
-    column of text is "". Of the other columns, those are of numbers whose cells all are, however the file keeps them;
-    "", "NA", "nan" and the like are gaps there. So a .csv and a .parquet of the same rows are the same table.
+    Numbers are float64. The text columns named above are kept literally (including "None", "NA" and 0042), and an empty
+    cell of text is "". Any other column is numeric if all of its cells are numbers or gaps ("", "NA", "nan", ...),
+    whatever its type in the file. The same rows therefore give the same table from .csv and from .parquet.
+
+    Args:
+        path: the file.
+        split: return only the rows of this split; by default all rows.
+        root: the folder that paths are relative to; by default the table's folder.
 
     Raises:
-        TableError: no such file, another suffix, or unreadable; a required column is missing; `mos`, `raw`, `std`,
-            ratings or an attribute are not finite numbers throughout; an image is named twice, not named or not there
-            (one listing a folder, nothing is decoded); an unknown split, or one without rows.
+        TableError: the file is missing, unreadable or has another suffix; a required column is missing; `mos`, `raw`,
+            `std`, ratings or an attribute has a cell that is not a finite number; an image is listed twice, has no name
+            or does not exist (folders are listed, no image is opened); a split is unknown or has no rows.
         ImportError: pandas, or pyarrow for Parquet, is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "a.png").touch()
+        >>> _ = (folder / "table.csv").write_text("image,mos\\na.png,0.5\\n")
+        >>> read_table(folder / "table.csv")["mos"].tolist()
+        [0.5]
     """
     path = Path(path)
     return check_table(_read(path), split, path.parent if root is None else Path(root), str(path))
 
 
 def write_table(table: DataFrame, path: str | os.PathLike[str], root: str | os.PathLike[str]) -> None:
-    """Writes .csv or .parquet, whole or not at all; paths that were relative to `root` become so to the file's folder.
+    """Writes a .csv or .parquet table atomically.
+
+    Relative paths are rewritten: from relative to `root` to relative to the folder of the file.
 
     Raises:
-        TableError: another suffix.
+        TableError: the file has another suffix.
         ImportError: pyarrow, for Parquet, is not installed.
+
+    Example:
+        >>> import pandas, tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "table.csv"
+        >>> write_table(pandas.DataFrame({"image": ["a.png"], "mos": [0.5]}), path, root=path.parent)
+        >>> path.read_text().split()
+        ['image,mos', 'a.png,0.5']
     """
     path = Path(path)
     _check_suffix(path)
@@ -90,15 +112,25 @@ def write_table(table: DataFrame, path: str | os.PathLike[str], root: str | os.P
 
 
 def split_by_content(table: DataFrame, fractions: Mapping[str, float], seed: int) -> DataFrame:
-    """A copy of the table whose `split` is drawn anew by scene, so that no scene is in two splits.
+    """Returns a copy of the table with a new random `split`, in which no scene is in two splits.
 
-    The scene is `content`; `reference` where there is no such column; the image itself where neither is. Fractions,
-    as `{"train": 0.6, "val": 0.2, "test": 0.2}`, are of scenes. The order is that of a hash of the seed and the scene:
-    the same on every machine and in every version, whatever the order of the rows.
+    The scene is the `content` column, else `reference`, else `image`. Scenes are ordered by a hash of seed and scene,
+    so the split is the same on every machine, in every version and for any order of rows.
+
+    Args:
+        table: a table as `read_table` returns it.
+        fractions: the fraction of scenes in each split, such as `{"train": 0.6, "val": 0.2, "test": 0.2}`.
+        seed: selects the random order.
 
     Raises:
-        TableError: fractions that are not of `SPLITS`, not positive or do not add up to 1, too few scenes to give each
-            split one, or rows without a scene.
+        TableError: the fractions are not named as in `SPLITS`, not positive or do not add up to 1; there are too few
+            scenes to give each split one; or a row has no scene.
+
+    Example:
+        >>> import pandas
+        >>> table = pandas.DataFrame({"image": ["1.png", "2.png", "3.png", "4.png"], "mos": 0.5})
+        >>> split_by_content(table, {"train": 0.5, "test": 0.5}, seed=0)["split"].value_counts().to_dict()
+        {'train': 2, 'test': 2}
     """
     if (
         not {*fractions} <= {*SPLITS}
@@ -131,15 +163,28 @@ def split_by_content(table: DataFrame, fractions: Mapping[str, float], seed: int
 
 
 def check_table(table: DataFrame, split: str | None, root: Path, source: str) -> DataFrame:
-    """A copy with numbers and text as `read_table` says, rows of `split` only; errors as there, naming the `source`."""
+    """Checks a DataFrame as `read_table` does and returns a copy, with only the rows of `split` if one is given.
+
+    `source` is what error messages call the table.
+
+    Raises:
+        TableError: as in `read_table`.
+
+    Example:
+        >>> import pandas, tempfile
+        >>> root = Path(tempfile.mkdtemp())
+        >>> (root / "a.png").touch()
+        >>> check_table(pandas.DataFrame({"image": ["a.png"], "mos": [1]}), None, root, "The table")["mos"].tolist()
+        [1.0]
+    """
     table = _without_index(table)
     if absent := [name for name in ("image", "mos") if name not in table.columns]:
         raise TableError(
             f"{source} has no column {' and no column '.join(absent)}, only {', '.join(map(str, table.columns))}: "
-            "rename the one that is meant, or add it."
+            "rename the right one, or add it."
         )
     if table.empty:
-        raise TableError(f"{source} has no rows: expected one an image.")
+        raise TableError(f"{source} has no rows: expected one per image.")
     ratings = ratings_columns(table)
     for name in table.columns:
         if name in _NAMES:
@@ -159,21 +204,38 @@ def check_table(table: DataFrame, split: str | None, root: Path, source: str) ->
 
 
 def ratings_columns(table: DataFrame) -> dict[str, float]:
-    """The columns of the ratings distribution, each with the value that it counts, ascending."""
+    """The columns of the rating distribution, each with the rating that it counts, ascending.
+
+    Example:
+        >>> import pandas
+        >>> ratings_columns(pandas.DataFrame(columns=["image", "mos", "ratings_2", "ratings_1"]))
+        {'ratings_1': 1.0, 'ratings_2': 2.0}
+    """
     found = {str(name): re.fullmatch(r"ratings_(-?\d+(?:\.\d+)?)", str(name)) for name in table.columns}
     values = {name: float(match[1]) for name, match in found.items() if match}
     return dict(sorted(values.items(), key=lambda item: item[1]))
 
 
 def attribute_columns(table: DataFrame) -> list[str]:
-    """The columns of numbers that no other meaning is set for, in the table's order."""
+    """The numeric columns without a predefined meaning, in the table's order.
+
+    Example:
+        >>> import pandas
+        >>> attribute_columns(pandas.DataFrame({"image": ["a.png"], "mos": [0.5], "sharpness": [0.7]}))
+        ['sharpness']
+    """
     is_numeric = import_optional("pandas").api.types.is_numeric_dtype
     reserved = _NO_ATTRIBUTES | {*ratings_columns(table)}
     return [str(name) for name in table.columns if name not in reserved and is_numeric(table[name])]
 
 
 def few(names: Iterable[Any]) -> str:
-    """The first five names and how many there are, for a complaint."""
+    """The first five names and their total count, for an error message.
+
+    Example:
+        >>> few(["a", "b"])
+        'a, b (2)'
+    """
     names = [*map(str, names)]
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") + f" ({len(names)})"
 
@@ -185,7 +247,7 @@ def _read(path: Path) -> DataFrame:
         raise TableError(f"There is no table {path}: check the path.")
     try:
         if path.suffix == ".csv":
-            return pandas.read_csv(path, dtype=str, keep_default_na=False)  # what is a number is told later
+            return pandas.read_csv(path, dtype=str, keep_default_na=False)  # check_table converts numbers
         import_optional("pyarrow")
         return pandas.read_parquet(path)
     except ImportError:
@@ -211,7 +273,7 @@ def _check_images(table: DataFrame, source: str) -> None:
 
 
 def _without_index(table: DataFrame) -> DataFrame:
-    """A copy whose named index levels are columns, as in a .csv, without what pandas counts rows by."""
+    """A copy with named index levels as columns, as in a .csv, and without row numbers."""
     named = [name for name in table.index.names if name is not None and name not in table.columns]
     table = table.reset_index(level=named) if named else table
     counting = [name for name in table.columns if _UNNAMED.fullmatch(str(name)) or _is_count(str(name), table[name])]
@@ -219,19 +281,19 @@ def _without_index(table: DataFrame) -> DataFrame:
 
 
 def _is_count(name: str, column: Series) -> bool:
-    """Whether a column is what pandas' `reset_index` makes of row numbers."""
+    """Whether a column holds row numbers from pandas' `reset_index`."""
     if not re.fullmatch(r"index|level_\d+", name):
         return False
     return column.is_unique and all(re.fullmatch(r"\d+", cell) for cell in _text(column))
 
 
 def _text(column: Series) -> Series:
-    """As text, as `to_csv` writes it; "" where nothing is."""
+    """The column as text, as `to_csv` writes it; "" for missing values."""
     return column.astype(str).astype(object).where(column.notna(), "")
 
 
 def _numbers_or_text(column: Series, must: bool) -> Series:
-    """Float64 with NaN in the gaps where a column is of numbers, else text; wrong cells stay where it must be."""
+    """Float64 with NaN for gaps if the column is numeric, else text. With `must`, invalid cells are kept as text."""
     types = import_optional("pandas").api.types
     if types.is_numeric_dtype(column) and not types.is_bool_dtype(column) and column.notna().any():
         return column.astype(float)
@@ -240,7 +302,7 @@ def _numbers_or_text(column: Series, must: bool) -> Series:
     gaps, numbers = cells.str.lower().isin(_GAPS), cells.str.fullmatch(_NUMBER)
     if must:
         return cells.mask(gaps, np.nan).where(~numbers, cells.where(numbers, "nan").map(float))
-    # A leading zero belongs to a name: no program writes a number so.
+    # A leading zero marks an identifier: no program writes a number that way.
     numbers &= ~cells.str.match(r"[+-]?0\d")
     return cells.mask(gaps, "nan").map(float) if numbers.any() and (numbers | gaps).all() else text
 
@@ -292,5 +354,5 @@ def _check_files(table: DataFrame, root: Path, source: str) -> None:
         if role in table.columns and (absent := [*filter(missing, table[role].unique())]):
             raise TableError(
                 f"{source} names {role}s that are not in {root}: {few(absent)}. Check the folder, and that capitals "
-                "and suffixes are the files' own."
+                "and suffixes match the files."
             )

@@ -1,4 +1,4 @@
-"""How far scores agree with people: scoring, correlations, logistic fits, comparisons and the report."""
+"""Agreement between metrics and human opinion: scoring, correlations, logistic fits, comparisons, and the report."""
 
 from .agreement import agreement as agreement
 from .agreement import compare as compare

@@ -1,4 +1,4 @@
-"""How far scores agree with people: the numbers that papers print, and tests between two metrics."""
+"""Agreement between scores and human opinion: the numbers that papers report, and tests between two metrics."""
 
 from __future__ import annotations
 
@@ -35,21 +35,35 @@ _KL_EPSILON = 1e-7
 
 
 def agreement(scores: npt.ArrayLike, mos: npt.ArrayLike, *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """The numbers that a paper prints for one metric: scores (N,), higher is better, against opinions (N,).
+    """Computes the numbers that papers report for one metric: the agreement of scores (N,) with opinions (N,).
 
-    A dict that JSON can hold:
+    Args:
+        scores: one score per image, higher is better.
+        mos: the mean opinion scores, higher is better.
+        resamples, seed: the number of bootstrap resamples, and their random seed.
 
-    * `n`: the images, each of them used;
-    * `srcc` (Spearman, ties by average ranks), `plcc` (Pearson, raw) and `krcc` (Kendall's tau-b), in [-1, 1], and for
-      each `..._interval`, [low, high]: 95% by the percentile bootstrap over images, the same resamples for all three.
-      `interval_method` says so in words. `undefined_resamples` of them drew equal values only and count for nothing;
-    * `plcc_logistic4`, `plcc_logistic5`: Pearson after the fitted curve, in [0, 1], for a curve may fall: read the sign
-      off `srcc`. `rmse_logistic4`, `rmse_logistic5`: root of the mean (over N) squared residual, in the unit of mos;
-    * `logistic4_converged`, `logistic4_reason`, `logistic5_converged`, `logistic5_reason`: how the fits ended;
-    * `reasons`: why, for each number that cannot be had and is None.
+    Returns:
+        A dict that can be saved as JSON:
+
+        * `n`: the number of images;
+        * `srcc` (Spearman, average ranks for ties), `plcc` (Pearson, on raw scores) and `krcc` (Kendall's tau-b), in
+          [-1, 1]; for each, `..._interval` is its 95% interval [low, high] by the percentile bootstrap over images,
+          with the same resamples for all three. `interval_method` describes it. Resamples in which all values are
+          equal are ignored and counted in `undefined_resamples`;
+        * `plcc_logistic4`, `plcc_logistic5`: Pearson after the fitted curve, in [0, 1]. The curve may fall, so take the
+          sign from `srcc`. `rmse_logistic4`, `rmse_logistic5`: sqrt(mean((curve - mos)^2)), in the unit of `mos`;
+        * `logistic4_converged`, `logistic4_reason`, `logistic5_converged`, `logistic5_reason`: how the fits ended;
+        * `reasons`: for each number that is undefined, and therefore None, the reason.
 
     Raises:
-        ValueError: not two finite arrays (N,) of one length, or fewer than 40 resamples.
+        ValueError: the inputs are not finite arrays (N,) of one length, or there are fewer than 40 resamples.
+
+    Example:
+        >>> result = agreement([0.1, 0.4, 0.2, 0.9], [1, 3, 2, 4])
+        >>> result["srcc"], round(result["plcc"], 3)
+        (1.0, 0.943)
+        >>> result["reasons"]["srcc_interval"]
+        'An interval needs at least 10 images that vary, got 4.'
     """
     x, y = check_pairs(scores=scores, mos=mos)
     return measure([x], y, resamples=resamples, seed=seed)[0].agreement()
@@ -58,37 +72,49 @@ def agreement(scores: npt.ArrayLike, mos: npt.ArrayLike, *, resamples: int = 100
 def compare(
     scores_a: npt.ArrayLike, scores_b: npt.ArrayLike, mos: npt.ArrayLike, *, resamples: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
-    """Whether metrics a and b differ on the same images: scores (N,) each, higher is better, and opinions (N,).
+    """Tests whether metrics a and b agree differently with opinions on the same images.
 
-    A dict that JSON can hold. Each p is two-sided, and not corrected for other comparisons:
+    Args:
+        scores_a, scores_b: the scores (N,) of each metric, higher is better.
+        mos: the mean opinion scores (N,), higher is better.
+        resamples, seed: the number of bootstrap resamples, and their random seed.
 
-    * `n`, `srcc_a`, `srcc_b`, `srcc_difference` (a less b), and by the paired bootstrap over images its 95%
-      `srcc_difference_interval` and `srcc_difference_p`, twice the share of resamples, one added, on the rarer side of
-      0. This assumes no more than that the images are a random sample;
-    * `meng_z_srcc`, `meng_p_srcc`, `meng_z_plcc`, `meng_p_plcc`: the z-test of dependent correlations on raw scores,
-      positive where a is ahead. It takes data as normal, so on ranks it is an approximation. Source: Meng, Rosenthal
-      and Rubin, "Comparing correlated correlation coefficients", Psychological Bulletin (1992);
-    * `residual_variance_ratio`, `residual_variance_p`: the F-test of a's residual variance after `logistic5` over b's,
-      N - 5 degrees of freedom each, below 1 where a is ahead. It takes residuals as normal and as independent between
-      the metrics; on the same images they are not, which makes it cautious. Source: Sheikh, Sabir and Bovik (2006);
-    * `interval_method`, `undefined_resamples`, `reasons`: as in `agreement`.
+    Returns:
+        A dict that can be saved as JSON. Every p-value is two-sided and not corrected for multiple comparisons.
+
+        * `n`, `srcc_a`, `srcc_b`, `srcc_difference` = `srcc_a` - `srcc_b`, and from the paired bootstrap over images
+          its 95% `srcc_difference_interval` and `srcc_difference_p` = 2 (k + 1) / (R + 1), for k of R resamples on the
+          rarer side of 0. The only assumption is that the images are a random sample;
+        * `meng_z_srcc`, `meng_p_srcc`, `meng_z_plcc`, `meng_p_plcc`: the z-test of dependent correlations on raw
+          scores; z > 0 if a is ahead. It assumes normal data, so it is approximate for ranks. Source: Meng, Rosenthal
+          and Rubin, "Comparing correlated correlation coefficients", Psychological Bulletin (1992);
+        * `residual_variance_ratio`, `residual_variance_p`: the F-test on the ratio of a's residual variance to b's
+          after `logistic5`, with N - 5 degrees of freedom each; below 1 if a is ahead. It assumes normal residuals
+          that are independent between the metrics. On the same images they are not, so the test is conservative.
+          Source: Sheikh, Sabir and Bovik (2006);
+        * `interval_method`, `undefined_resamples`, `reasons`: as in `agreement`.
 
     Raises:
-        ValueError: not three finite arrays (N,) of one length, or fewer than 40 resamples.
+        ValueError: the inputs are not finite arrays (N,) of one length, or there are fewer than 40 resamples.
+
+    Example:
+        >>> result = compare([1, 2, 3, 4], [1, 2, 4, 3], [1, 2, 3, 4])
+        >>> round(result["srcc_a"], 3), round(result["srcc_b"], 3), round(result["srcc_difference"], 3)
+        (1.0, 0.8, 0.2)
     """
     a, b, y = check_pairs(scores_a=scores_a, scores_b=scores_b, mos=mos)
     return difference(*measure([a, b], y, ("srcc",), resamples=resamples, seed=seed))
 
 
 class Measured:
-    """The scores (N,) of a metric and the opinions on the same images, and what is worked out once of them.
+    """The scores (N,) of a metric and the opinions on the same images, with cached results. Made by `measure`.
 
     Attributes:
         scores, mos: (N,), as given.
-        interval_method: how intervals are made, in words.
-        missing: why there is no correlation, or None.
-        resampled: the names of the correlations that resamples were to give.
-        drawn: the correlations of each resample, (R,), by name; empty where one is missing.
+        interval_method: how intervals are computed, in words.
+        missing: why the correlations are undefined, or None.
+        resampled: the names of the correlations computed for each resample.
+        drawn: by name, the correlation in each resample, (R,); empty if `missing`.
     """
 
     def __init__(self, scores: Array, mos: Array, resampled: Sequence[str], interval_method: str) -> None:
@@ -98,12 +124,12 @@ class Measured:
 
     @cached_property
     def unit(self) -> Column:
-        """The scores, standardized."""
+        """The standardized scores."""
         return Column(standardized(self.scores))
 
     @cached_property
     def correlations(self) -> dict[str, float]:
-        """Those of the images themselves."""
+        """SRCC, PLCC and KRCC on the original sample."""
         opinions = Column(standardized(self.mos))
         once = np.ones((1, len(self.mos)))
         found = {
@@ -119,11 +145,11 @@ class Measured:
         return logistic_fits(self.scores, self.mos)
 
     def correlation(self) -> dict[str, Any]:
-        """What `agreement` says without curves, with an interval for each correlation that resamples were to give."""
+        """The result of `agreement` without curves, with intervals for the correlations in `resampled` only."""
         return with_reasons(self._correlation())
 
     def agreement(self) -> dict[str, Any]:
-        """What `agreement` says."""
+        """The result of the function `agreement`."""
         result = self._correlation()
         for fit in self.fits:
             result[f"plcc_{fit.name}"], result[f"rmse_{fit.name}"] = _after(fit, self.mos)
@@ -143,13 +169,21 @@ class Measured:
 def measure(
     scores: Sequence[Array], mos: Array, names: Sequence[str] = CORRELATIONS, *, resamples: int, seed: int
 ) -> list[Measured]:
-    """Several metrics measured on the same images and resamples, which are drawn, and the opinions ranked, once.
+    """Measures several metrics on the same images and resamples, so that both are drawn and ranked only once.
 
     Args:
-        scores: those of each metric, (N,), finite.
+        scores: the scores of each metric, (N,), finite, higher is better.
         mos: the opinions, (N,), finite.
-        names: the correlations that resamples are to give.
-        resamples, seed: as for `agreement`.
+        names: the correlations to compute for each resample.
+        resamples, seed: as in `agreement`.
+
+    Raises:
+        ValueError: there are fewer than 40 resamples.
+
+    Example:
+        >>> (measured,) = measure([np.array([1.0, 2, 4])], np.array([1.0, 2, 3]), resamples=40, seed=0)
+        >>> round(measured.correlations["srcc"], 3)
+        1.0
     """
     found = [Measured(each, mos, names, _interval_method(resamples, seed)) for each in scores]
     if varying := [measured for measured in found if not measured.missing]:
@@ -171,7 +205,14 @@ def measure(
 
 
 def difference(a: Measured, b: Measured) -> dict[str, Any]:
-    """What `compare` says of two metrics that were measured on the same images and resamples."""
+    """The result of `compare` for two metrics that `measure` measured together.
+
+    Example:
+        >>> mos = np.array([1.0, 2, 3, 4])
+        >>> a, b = measure([mos, mos[[0, 1, 3, 2]]], mos, ("srcc",), resamples=40, seed=0)
+        >>> round(difference(a, b)["srcc_difference"], 3)
+        0.2
+    """
     n = len(a.mos)
     result: dict[str, Any] = {"n": n, "interval_method": a.interval_method}
     if missing := no_correlation(scores_a=a.scores, scores_b=b.scores, mos=a.mos):
@@ -200,30 +241,43 @@ def difference(a: Measured, b: Measured) -> dict[str, Any]:
 def distribution_metrics(
     predicted: npt.ArrayLike, observed: npt.ArrayLike, values: npt.ArrayLike, *, threshold: float | None = None
 ) -> dict[str, Any]:
-    """The table that papers on AVA print: predicted distributions of ratings (N, B) against observed ones (N, B).
+    """Compares predicted with observed rating distributions, as papers on AVA do.
 
-    Rows are counts or fractions, and are divided by their sums; `values` (B,), rising, say what the bins stand for. A
-    dict that JSON can hold:
+    Args:
+        predicted, observed: (N, B), counts or fractions; rows are divided by their sums.
+        values: (B,), the rating that each bin stands for, increasing.
+        threshold: the mean rating that separates good from bad for `accuracy`; by default the middle of the scale.
+            Papers on AVA use 5, which is not the middle of 1 to 10.
 
-    * `emd_r1`, `emd_r2`: the earth mover's distance (mean over bins of |CDF difference|^r)^(1/r), meaned over images,
-      in [0, 1], with bins one step apart whatever `values` are. Source: Talebi and Milanfar, "NIMA: neural image
-      assessment", IEEE Transactions on Image Processing (2018), who train with r = 2 and print r = 1;
-    * `kl`: the Kullback-Leibler divergence of observed o from predicted p, the sum of o log(o / p) in nats, meaned over
-      images; before, `kl_epsilon` is added to every bin of both, and their sums made 1 again;
-    * `mean_error`, `mean_error_std`: mean and population standard deviation of |predicted mean - observed mean|, in the
-      unit of `values`: "Error (+-)";
-    * `lcc_mean`, `srcc_mean`, `lcc_std`, `srcc_std`: Pearson and Spearman between the distributions' means, and between
-      their standard deviations;
-    * `accuracy`: the share of images whose two means are both above `accuracy_threshold`, or both not. That is
-      `threshold`, or the middle of the scale. AVA's papers cut at 5, which is not the middle of 1 to 10;
-    * `n`, and `reasons`: why, for each correlation that cannot be had and is None.
+    Returns:
+        A dict that can be saved as JSON:
+
+        * `emd_r1`, `emd_r2`: the earth mover's distance (mean over bins of |CDF difference|^r)^(1/r), averaged over
+          images, in [0, 1]; neighboring bins are one step apart whatever `values` is. Source: Talebi and Milanfar,
+          "NIMA: neural image assessment", IEEE Transactions on Image Processing (2018), who train with r = 2 and
+          report r = 1;
+        * `kl`: the Kullback-Leibler divergence of predicted p from observed o, sum(o log(o / p)) in nats, averaged over
+          images, after adding `kl_epsilon` to every bin of both and normalizing again;
+        * `mean_error`, `mean_error_std`: mean and population standard deviation of |predicted mean - observed mean|, in
+          the unit of `values`; "Error (+-)" in papers;
+        * `lcc_mean`, `srcc_mean`, `lcc_std`, `srcc_std`: Pearson and Spearman correlation between the means of the
+          distributions, and between their standard deviations;
+        * `accuracy`: the fraction of images whose predicted and observed means are both above
+          `accuracy_threshold`, or both not;
+        * `n`, the number of images, and `reasons`: for each correlation that is undefined, and therefore None, why.
 
     Raises:
-        ValueError: shapes that do not fit, negative or non-finite ratings, an image without any, values not rising.
+        ValueError: shapes do not match, ratings are negative or not finite, an image has none, or `values` does not
+            increase.
+
+    Example:
+        >>> result = distribution_metrics([[0, 1, 0], [0, 0, 1]], [[0, 2, 0], [0, 1, 1]], values=[1, 2, 3])
+        >>> result["mean_error"], result["accuracy"]
+        (0.25, 1.0)
     """
     scale = check_numbers("values", values)
     if len(scale) < 2 or not (np.diff(scale) > 0).all():
-        raise ValueError(f"values takes two or more rising numbers, one a bin, got {scale.tolist()}.")
+        raise ValueError(f"values takes two or more rising numbers, one per bin, got {scale.tolist()}.")
     p, o = _distributions("predicted", predicted, len(scale)), _distributions("observed", observed, len(scale))
     if len(p) != len(o):
         raise ValueError(f"Each image needs a predicted and an observed distribution, got {len(p)} and {len(o)}.")
@@ -262,7 +316,7 @@ def _one(correlate: Any, x: Array, y: Array) -> float:
 
 
 def _after(fit: Fit, y: Array) -> tuple[float | Missing, float | Missing]:
-    """Pearson and root mean squared error after a curve."""
+    """Pearson correlation and root mean squared error after a fitted curve."""
     if not fit.converged:
         return Missing(fit.reason), Missing(fit.reason)
     flat = no_correlation(predicted=fit.predicted, mos=y)
@@ -278,7 +332,7 @@ def _bootstrap_p(drawn: Array) -> float:
 
 def _meng(with_a: float, with_b: float, between: float, n: int) -> tuple[float | Missing, float | Missing]:
     if n < 4 or max(abs(with_a), abs(with_b), between) > 1 - 1e-12:
-        reason = Missing("The z-test needs 4 images, correlations short of 1, and two metrics that differ.")
+        reason = Missing("The z-test needs 4 images, correlations below 1, and two metrics that differ.")
         return reason, reason
     square = (with_a**2 + with_b**2) / 2
     f = min(1.0, (1 - between) / (2 * (1 - square)))
@@ -293,7 +347,7 @@ def _residual_test(a: Fit, b: Fit, y: Array) -> tuple[float | Missing, float | M
             return (reason := Missing(f"The curve of {role} was not fitted. {fit.reason}")), reason
     squares_a, squares_b = (float(((fit.predicted - y) ** 2).sum()) for fit in (a, b))
     if min(squares_a, squares_b) <= 1e-20 * float(((y - y.mean()) ** 2).sum()):
-        return (reason := Missing("A curve fits without a residual, so variances cannot be compared.")), reason
+        return (reason := Missing("A curve fits without residuals, so variances cannot be compared.")), reason
     ratio, freedom = squares_a / squares_b, len(y) - 5
     distribution = import_optional("scipy.stats").f
     return ratio, float(
@@ -304,7 +358,7 @@ def _residual_test(a: Fit, b: Fit, y: Array) -> tuple[float | Missing, float | M
 def _distributions(name: str, rows: npt.ArrayLike, bins: int) -> Array:
     array = np.asarray(rows, np.float64)
     if array.ndim != 2 or array.shape[1] != bins or len(array) == 0:
-        raise ValueError(f"{name} takes (N, {bins}), a row an image and a bin a value, got {array.shape}.")
+        raise ValueError(f"{name} takes (N, {bins}), a row per image and a bin per value, got {array.shape}.")
     if not (np.isfinite(array) & (array >= 0)).all():
         raise ValueError(f"{name} takes counts or fractions from 0 up, got negative or non-finite ones.")
     sums = array.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""The field's data sets, as their authors release them, to one table: `convert`."""
+"""Conversion of published datasets, as their authors release them, to the table of `read_table`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ FRACTIONS = {"train": 0.8, "test": 0.2}
 
 
 class Conversion(NamedTuple):
-    """The table, with paths relative to the data set's folder, and what is wrong or missing, a sentence each."""
+    """The result of `convert`.
+
+    Attributes:
+        table: the rows, with paths relative to the dataset's folder.
+        problems: what is wrong or missing, one sentence each.
+    """
 
     table: DataFrame
     problems: list[str]
@@ -27,16 +32,16 @@ class Conversion(NamedTuple):
 
 @dataclass(frozen=True)
 class Converter:
-    """The facts of a data set.
+    """The facts of a dataset.
 
     Attributes:
         read: reads the labels as published.
-        images: how many rated images are published.
-        scale: the published numbers of the worst and the best quality, so worst > best for a DMOS; None where the
-            scale has no ends, which are then the lowest and highest label.
+        images: the number of rated images published.
+        scale: the published numbers of the worst and the best quality, so worst > best for a DMOS. None if the scale
+            is open; the lowest and the highest label are used instead.
         source: the paper.
-        terms: the license, in words; "not known" where we have not read it.
-        bounded: whether no number may lie outside the scale.
+        terms: the license, in words; "not known" if we have not read it.
+        bounded: whether every number lies within the scale.
     """
 
     read: Callable[[Release], Labels]
@@ -48,7 +53,7 @@ class Converter:
 
 
 CONVERTERS: dict[str, Converter] = {
-    # Realignment carries LIVE's DMOS past both ends, to -2.6 and 111.8, and mos with it.
+    # Realignment takes LIVE's DMOS beyond both ends, to -2.6 and 111.8, and so mos too.
     "live": Converter(
         full_reference.read_live,
         779,
@@ -164,20 +169,27 @@ CONVERTERS: dict[str, Converter] = {
 
 
 def convert(name: str, folder: str | os.PathLike[str], seed: int | None = None) -> Conversion:
-    """The table of a data set in the folder that its authors' archives unpack to, for `write_table` and QualityDataset.
+    """Converts a dataset as released to a table for `write_table` and `QualityDataset`.
 
-    `mos` is in [0, 1], higher is better, from the published scale (LIVE's leaves it a little), `std` in its unit, and
-    `raw` the published number. A label without exactly one image, or an image with several labels, is left out and
-    reported in `problems`, as is a count that differs from the published one and an image without a label.
+    `mos` = (raw - worst) / (best - worst) on the published scale: in [0, 1], higher is better (LIVE slightly exceeds
+    it). `std` is in the unit of `mos`, and `raw` is the published number. Labels without exactly one image and images
+    with several labels are left out and reported in `problems`; unlabeled images and an unexpected number of labels
+    are reported too.
 
-    Without a `seed`, `split` is the official one, or no column where the release has none. A seed draws what papers
-    report on such sets: 80 % of the scenes "train", 20 % "test", no scene in both (`split_by_content`, which also
-    draws a "val").
+    Args:
+        name: a name in `CONVERTERS`.
+        folder: the folder that the authors' archives were unpacked to.
+        seed: None for the official split, if the release has one. A number draws one by scene, as papers do for
+            datasets without: 80% "train" and 20% "test"; see `split_by_content`, which can also draw a "val".
 
     Raises:
-        TableError: an unknown name (the nearest are listed), a file that is missing or not as released, or a seed for
-            a data set with an official split.
+        TableError: the name is unknown (the message suggests similar ones), a file is missing or not as released, or a
+            seed is given for a dataset with an official split.
         ImportError: pandas, SciPy or openpyxl is needed and not installed.
+
+    Example:
+        >>> table, problems = convert("koniq10k", "koniq10k/")  # doctest: +SKIP
+        >>> write_table(table, "koniq10k/table.csv", root="koniq10k/")  # doctest: +SKIP
     """
     if name not in CONVERTERS:
         near = difflib.get_close_matches(str(name).lower(), CONVERTERS, n=3)

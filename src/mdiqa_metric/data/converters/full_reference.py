@@ -1,4 +1,4 @@
-"""Readers of data sets with references: images distorted on purpose, and what people thought of them."""
+"""Readers of full-reference datasets: deliberately distorted images with opinion scores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .release import Labels, Release
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# The five folders of LIVE in the order of its .mat files, each with its number of images.
+# LIVE's five folders, in the order of its .mat files, with their distortion and number of images.
 _LIVE = {
     "jp2k": ("JPEG2000", 227),
     "jpeg": ("JPEG", 233),
@@ -45,16 +45,19 @@ _CSIQ = {
 
 
 def read_live(release: Release) -> Labels:
-    """LIVE release 2: dmos_realigned.mat (`dmos_new`, `dmos_std`), refnames_all.mat, five folders, refimgs/.
+    """Reads LIVE release 2: dmos_realigned.mat (`dmos_new`, `dmos_std`), refnames_all.mat, five folders, refimgs/.
 
-    Entry i of each variable is an image, in the order of `_LIVE` and img1, img2, ... in a folder. The 203 copies of
-    references, which are left out, are the images with a DMOS of exactly 0. A refnames_all.mat goes around that
-    leaves them out too and sorts the names of a folder as text (img1, img10, img100, ...): its length tells it.
+    Entry i of each variable is image i, in the order of `_LIVE` and img1, img2, ... within a folder. The 203 copies of
+    references have a DMOS of exactly 0 and are left out. One version of refnames_all.mat in circulation also omits
+    them and sorts names as text (img1, img10, img100, ...); it is recognized by its length.
+
+    Raises:
+        TableError: a file is missing or not as released.
     """
     dmos, std = release.mat(release.need("dmos_realigned.mat"), "dmos_new", "dmos_std")
     (references,) = release.mat(release.need("refnames_all.mat"), "refnames_all")
     images = [f"{folder}/img{number}.bmp" for folder, (_, count) in _LIVE.items() for number in range(1, count + 1)]
-    # Not strict: another number of entries is refused below, where the text can say what was expected.
+    # Not strict: a wrong number of entries gets a clearer error below.
     distorted = [name for name, value in zip(images, dmos, strict=False) if value != 0]
     as_text = [name for folder in _LIVE for name in sorted(distorted) if name.startswith(f"{folder}/")]
     orders = {len(images): images, len(distorted): as_text}
@@ -79,10 +82,13 @@ def read_live(release: Release) -> Labels:
 
 
 def read_csiq(release: Release) -> Labels:
-    """CSIQ: csiq.DMOS.xlsx, sheet all_by_image (image, dst_type, dst_lev, dmos_std, dmos), dst_imgs/, src_imgs/.
+    """Reads CSIQ: csiq.DMOS.xlsx, sheet all_by_image (image, dst_type, dst_lev, dmos_std, dmos), dst_imgs/, src_imgs/.
 
-    A .csv of the same columns is taken too. Type names as the sheet spells them ("noise", "jpeg 2000") and as the
-    folders do (awgn, jpeg2000) are known. Images are found by name, in folders by type or in one.
+    A .csv with the same columns works too. Distortions may be spelled as in the sheet ("noise", "jpeg 2000") or as in
+    the folders (awgn, jpeg2000). Images are found by name, in one folder or in one per distortion.
+
+    Raises:
+        TableError: a file is missing or not as released.
     """
     path = release.need("csiq.DMOS.xlsx", "csiq.DMOS.csv", "csiq_dmos.csv")
     table = release.sheet(path, ("image", "dst_type", "dst_lev", "dmos_std", "dmos"))
@@ -109,9 +115,12 @@ def read_csiq(release: Release) -> Labels:
 
 
 def read_tid2013(release: Release) -> Labels:
-    """TID2013: mos_with_names.txt ("5.51429 I01_01_1.bmp"), mos_std.txt line by line with it, two folders of images.
+    """Reads TID2013: mos_with_names.txt ("5.51429 I01_01_1.bmp"), mos_std.txt with the same lines, two image folders.
 
-    A name is scene, distortion and level. Its case differs between label and disk, and from name to name.
+    A name consists of scene, distortion and level. Its case varies, between labels and files and among files.
+
+    Raises:
+        TableError: a file is missing or not as released.
     """
     rows = [line.split() for line in release.lines(release.need("mos_with_names.txt"))]
     deviations = release.lines(release.need("mos_std.txt"))
@@ -128,10 +137,13 @@ def read_tid2013(release: Release) -> Labels:
 
 
 def read_kadid10k(release: Release) -> Labels:
-    """KADID-10k: dmos.csv (dist_img, ref_img, dmos, var) and images/, which holds the references too.
+    """Reads KADID-10k: dmos.csv (dist_img, ref_img, dmos, var) and images/, which also contains the references.
 
-    Despite their names `dmos` is a mean opinion, higher is better, and `var` a standard deviation: at a mean of 1.03
-    of 30 ratings from 1 to 5 the variance can only be .032, its root .18 is what stands there; so in 1,207 rows.
+    Despite their names, `dmos` is a mean opinion score, higher is better, and `var` a standard deviation. In 1,207 rows
+    only that is possible: 30 ratings of 1 to 5 with mean 1.03 have variance 0.032, and `var` is its root, 0.18.
+
+    Raises:
+        TableError: a file is missing or not as released.
     """
     table = release.csv(release.need("dmos.csv"), ("dist_img", "ref_img", "dmos", "var"))
     table = table[["dist_img", "ref_img", "dmos", "var"]].set_axis(["image", "reference", "raw", "std"], axis=1)
@@ -141,11 +153,14 @@ def read_kadid10k(release: Release) -> Labels:
 
 
 def read_pipal(release: Release) -> Labels:
-    """PIPAL's training part: Train_Label/A0001.txt ... ("A0001_00_00.bmp,1520.0648"), Train_Ref/, Distortion_1 to 4.
+    """Reads PIPAL's training part: Train_Label/A0001.txt ... ("A0001_00_00.bmp,1520.0648"), Train_Ref/, Distortion_*/.
 
     Distorted images are found by name below Distortion_1 to 4 (as the archives unpack), Train_Distort or Train_Dist.
-    A name is scene, kind of distortion (00 to 06) and number within it. Elo scores have no ends: the lowest that is
-    read becomes 0 and the highest 1. Validation and test labels of the challenges are not public.
+    A name consists of scene, kind of distortion (00 to 06) and number. Elo scores are unbounded: the lowest in the
+    files becomes 0 and the highest 1. Validation and test labels of the challenges are not public.
+
+    Raises:
+        TableError: a file is missing or not as released.
     """
     pandas = import_optional("pandas")
     files = sorted(release.need("Train_Label", "train_label", "Train_label").glob("*.txt"))
@@ -166,7 +181,7 @@ def read_pipal(release: Release) -> Labels:
 
 
 def _by_name(release: Release, table: DataFrame, pattern: str, distortions: tuple[str, ...]) -> DataFrame:
-    """The table with what the images' names tell: content, distortion (from 1 up; in words) and level."""
+    """Adds what image names encode: content, distortion (a number from 1, here in words) and level."""
     found = release.names(table["image"], pattern)
     numbers = found["distortion"].astype(int)
     if (odd := ~numbers.between(1, len(distortions))).any():

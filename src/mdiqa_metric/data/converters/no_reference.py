@@ -1,4 +1,7 @@
-"""Readers of data sets without references: photographs and generated images, and what people thought of them."""
+"""Readers of no-reference datasets: photographs and generated images with opinion scores.
+
+Every reader raises TableError if a file is missing or not as released.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 _SPAQ = ("Brightness", "Colorfulness", "Contrast", "Noisiness", "Sharpness")
-# PARA's scores, each with the attribute's name here; content is a group's name in a table.
+# Our attribute names of PARA's scores. Not "content", which names a group column in a table.
 _PARA = {
     "quality": "qualityScore",
     "aesthetic": "aestheticScore",
@@ -30,9 +33,9 @@ _PARA = {
 
 
 def read_clive(release: Release) -> Labels:
-    """LIVE in the Wild: Data/AllImages_release.mat, AllMOS_release.mat, AllStdDev_release.mat, Images/.
+    """Reads LIVE in the Wild: Data/AllImages_release.mat, AllMOS_release.mat, AllStdDev_release.mat, Images/.
 
-    The first seven are the training images that raters saw first (Images/trainingImages), and are left out.
+    The first seven entries are the images that raters practiced on (Images/trainingImages). They are left out.
     """
     values = {
         name: release.mat(release.need(f"Data/{name}.mat", f"{name}.mat"), name)[0]
@@ -48,10 +51,10 @@ def read_clive(release: Release) -> Labels:
 
 
 def read_koniq10k(release: Release) -> Labels:
-    """KonIQ-10k: koniq10k_distributions_sets.csv (image_name, c1 ... c5, MOS, SD, set), 1024x768/ or 512x384/.
+    """Reads KonIQ-10k: koniq10k_distributions_sets.csv (image_name, c1 ... c5, MOS, SD, set), 1024x768/ or 512x384/.
 
-    koniq10k_scores_and_distributions.csv, which has no `set` and MOS as MOS_zscore, is taken where it stands alone.
-    `MOS` is made of z-scores and scaled to 1..100; `SD` and the ratings are on the scale 1..5 that raters saw.
+    Without it, koniq10k_scores_and_distributions.csv is read, which has MOS_zscore for MOS and no `set`. `MOS` comes
+    from z-scores scaled to 1..100; `SD` and the ratings are on the 1..5 scale that raters used.
     """
     path = release.need("koniq10k_distributions_sets.csv", "koniq10k_scores_and_distributions.csv")
     counts = [f"c{value}" for value in range(1, 6)]
@@ -72,9 +75,9 @@ def read_koniq10k(release: Release) -> Labels:
 
 
 def read_spaq(release: Release) -> Labels:
-    """SPAQ: "Annotations/MOS and Image attribute scores.xlsx" (Image name, MOS, five attributes), TestImage/.
+    """Reads SPAQ: "Annotations/MOS and Image attribute scores.xlsx" (Image name, MOS, five attributes), TestImage/.
 
-    All are from 0 to 100, higher is better; noisiness too, which is high in clean images. The release has no split.
+    All are from 0 to 100, higher is better, even noisiness, which is high for clean images. There is no split.
     """
     name = "MOS and Image attribute scores"
     path = release.need(*(f"{folder}{name}{end}" for end in (".xlsx", ".csv") for folder in ("Annotations/", "")))
@@ -86,10 +89,10 @@ def read_spaq(release: Release) -> Labels:
 
 
 def read_flive_images(release: Release) -> Labels:
-    """FLIVE (PaQ-2-PiQ), whole images: labels_image.csv (name, mos), folders as the names say, here or in database/.
+    """Reads the whole images of FLIVE (PaQ-2-PiQ): labels_image.csv (name, mos) and the folders in `name`.
 
-    The split is known where labels640.csv is, which lists the test images (those of a side above 640): the others
-    are "train", or "val" where a labels<=640_padded.csv marks them so in `is_valid`.
+    All may lie in database/. The split needs labels640.csv, which lists the test images (those with a side above 640).
+    The others are "train", or "val" if `is_valid` in labels<=640_padded.csv is true.
     """
     labels = release.csv(_flive_file(release, "labels_image.csv"), ("name", "mos"))
     table = labels[["name", "mos"]].set_axis(["image", "raw"], axis=1)
@@ -97,10 +100,10 @@ def read_flive_images(release: Release) -> Labels:
 
 
 def read_flive_patches(release: Release) -> Labels:
-    """FLIVE (PaQ-2-PiQ), patches: labels_patch.csv (name, mos), patches/, here or in database/.
+    """Reads the patches of FLIVE (PaQ-2-PiQ): labels_patch.csv (name, mos) and patches/, possibly in database/.
 
-    A patch is named as its image with _patch_1 to _patch_3 behind, which `content` is without. The split is that of
-    the image, as `read_flive_images` says.
+    A patch has the name of its image, which becomes `content`, followed by _patch_1 to _patch_3. It has the split of
+    its image; see `read_flive_images`.
     """
     labels = release.csv(_flive_file(release, "labels_patch.csv"), ("name", "mos"))
     table = labels[["name", "mos"]].set_axis(["image", "raw"], axis=1)
@@ -109,10 +112,10 @@ def read_flive_patches(release: Release) -> Labels:
 
 
 def read_bid(release: Release) -> Labels:
-    """BID: DatabaseGrades.xlsx (Image Number, Average Subjective Grade, and std where it has it), ImageDatabase/.
+    """Reads BID: DatabaseGrades.xlsx (Image Number, Average Subjective Grade, optionally std), ImageDatabase/.
 
-    Number 7 is DatabaseImage0007.JPG. We are sure of the first two column names, from several programs that read
-    them, not of the third.
+    Number 7 is DatabaseImage0007.JPG. The first two column names are confirmed by several programs that read the file;
+    the third is a guess.
     """
     path = release.need("DatabaseGrades.xlsx", "DatabaseGrades.csv")
     labels = release.sheet(path, ("Image Number", "Average Subjective Grade"))
@@ -124,10 +127,11 @@ def read_bid(release: Release) -> Labels:
 
 
 def read_para(release: Release) -> Labels:
-    """PARA, quality: annotation/PARA-GiaaTrain.csv and -GiaaTest.csv (the split), imgs/session1/iaa_pub1_.jpg ...
+    """Reads PARA for quality: annotation/PARA-GiaaTrain.csv and -GiaaTest.csv (the split), imgs/session1/*.jpg ...
 
-    `mos` is the mean of qualityScore, 1..5; the means of the eight other scores are attributes. The Giaa files have
-    no distribution of quality ratings: it is counted from PARA-Images.csv, the single ratings, where that is there.
+    `raw` is the mean of qualityScore, 1..5; the means of the eight other scores are attributes in [0, 1]. The Giaa
+    files have no distribution of quality ratings, so it is counted from the single ratings in PARA-Images.csv, if that
+    exists.
     """
     labels = _para_means(release)
     table = _para_table(labels, "quality")
@@ -150,7 +154,7 @@ def read_para(release: Release) -> Labels:
 
 
 def read_para_aesthetic(release: Release) -> Labels:
-    """PARA, aesthetics: as `read_para` with aestheticScore as `mos`, its distribution, and quality as an attribute."""
+    """Reads PARA for aesthetics: as `read_para`, but with aestheticScore as `raw` and quality as an attribute."""
     labels = _para_means(release)
     values = [name.rpartition("_")[2] for name in labels if name.startswith("aestheticScore_")]
     values = [value for value in values if value not in ("mean", "std")]
@@ -161,10 +165,10 @@ def read_para_aesthetic(release: Release) -> Labels:
 
 
 def read_ava(release: Release) -> Labels:
-    """AVA: AVA.txt (index, image, ten counts, two tags, challenge), images/ or image/, here or in AVA_dataset/.
+    """Reads AVA: AVA.txt (index, image, ten counts, two tags, challenge), images/ or image/, possibly in AVA_dataset/.
 
-    The images of aesthetics_image_lists/generic_test.jpgl are "test", all others "train". Tags and challenges are
-    kept as text, in words where tags.txt and challenges.txt are there, otherwise as "tag 15" and "challenge 1396".
+    The images in aesthetics_image_lists/generic_test.jpgl are "test", all others "train". Tags and challenges are text:
+    their names if tags.txt and challenges.txt exist, otherwise "tag 15" and "challenge 1396".
     """
     bases = ("", "AVA_dataset/")
     path = release.need(*(f"{base}AVA.txt" for base in bases))
@@ -174,7 +178,7 @@ def read_ava(release: Release) -> Labels:
     ratings = labels[counts].to_numpy(float)
     values = np.arange(1, 11)
     total = ratings.sum(axis=1)
-    with np.errstate(invalid="ignore"):  # no ratings make no number, and join reports the row
+    with np.errstate(invalid="ignore"):  # without ratings the mean is NaN, and `join` reports the row
         mean = ratings @ values / total
         std = np.sqrt(np.maximum(ratings @ values**2 / total - mean**2, 0))
     table = import_optional("pandas").DataFrame(
@@ -197,10 +201,10 @@ def read_ava(release: Release) -> Labels:
 
 
 def read_agiqa3k(release: Release) -> Labels:
-    """AGIQA-3k: data.csv (name, prompt, mos_quality, std_quality, mos_align), images in Images/ or beside it.
+    """Reads AGIQA-3k: data.csv (name, prompt, mos_quality, std_quality, mos_align), images in Images/ or next to it.
 
-    The prompt is the content: several generators drew each. `alignment` of image and prompt, 0..5 as quality is, is
-    an attribute.
+    The prompt becomes `content`, since several generators drew each prompt. `alignment` of image and prompt, published
+    on the 0..5 scale of quality, is an attribute in [0, 1].
     """
     columns = ("name", "prompt", "mos_quality", "std_quality", "mos_align")
     labels = release.csv(release.need("data.csv"), columns)
@@ -218,7 +222,7 @@ def read_agiqa3k(release: Release) -> Labels:
 
 
 def _with_ratings(table: DataFrame, labels: DataFrame, columns: dict[str, str]) -> DataFrame:
-    """The table with `ratings_V` from the labels' column for each V."""
+    """Adds a column `ratings_V` for each rating V, from the labels' column of counts."""
     return table.assign(**{f"ratings_{value}": numbers(labels[column]) for value, column in columns.items()})
 
 
@@ -260,7 +264,7 @@ def _para_names(labels: DataFrame) -> Any:
 
 
 def _para_means(release: Release) -> DataFrame:
-    """The rows of both Giaa files, with `split`; at least one must be there."""
+    """The rows of both Giaa files, with `split`; at least one file must exist."""
     parts = []
     for split, name in (("train", "PARA-GiaaTrain.csv"), ("test", "PARA-GiaaTest.csv")):
         path = release.find(f"annotation/{name}", name)
@@ -277,7 +281,7 @@ def _para_means(release: Release) -> DataFrame:
 
 
 def _para_table(labels: DataFrame, opinion: str) -> DataFrame:
-    """A table with one score as `raw` and `std`, and the means of the others as attributes from 0 to 1."""
+    """A table with one score as `raw` and `std`, and the means of the others as attributes in [0, 1]."""
     score = _PARA[opinion]
     table = import_optional("pandas").DataFrame(
         {
@@ -293,7 +297,7 @@ def _para_table(labels: DataFrame, opinion: str) -> DataFrame:
 
 
 def _ava_words(release: Release, kind: str, *places: str) -> Any:
-    """From a number to its words in a file of lines like "15 Nature"."""
+    """A function from number to name, read from a file with lines like "15 Nature"."""
     path = release.find(*places)
     pairs = [line.split(maxsplit=1) for line in release.lines(path)] if path else []
     words = {pair[0]: pair[1] for pair in pairs if len(pair) == 2}

@@ -1,4 +1,4 @@
-"""A data set as its authors release it: label files read, images found, labels joined to images."""
+"""Reading of a released dataset: label files, image files, and the join of the two."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 
 
 class Labels(NamedTuple):
-    """What a data set's reader gives: its labels as published, and where the images are that they name.
+    """What the reader of a dataset returns: the labels as published, and the images they refer to.
 
-    `table` has `image` (and `reference`) as the labels name them, `raw` as published, `std` in the unit of `raw`, and
-    further columns as the finished table has them. `unrated` names images that have no label by design.
+    Attributes:
+        table: `image` (and `reference`) as the labels name them, `raw` as published, `std` in the unit of `raw`, and
+            further columns as in the finished table.
+        images, references: the files to find those names among.
+        unrated: images that have no label by design.
     """
 
     table: DataFrame
@@ -31,11 +34,17 @@ class Labels(NamedTuple):
 
 
 class Release:
-    """A data set's folder. What is wrong with it, short of being unreadable, gathers in `problems`.
+    """The folder of a dataset, with methods to read its files. Problems that do not prevent reading go to `problems`.
 
     Raises:
-        TableError: there is no such folder. The methods raise it for a file that is needed and missing, or not as
-            released.
+        TableError: the folder does not exist. The methods raise it if a required file is missing or not as released.
+
+    Example:
+        >>> import tempfile
+        >>> release = Release("tid2013", tempfile.mkdtemp())
+        >>> _ = (release.folder / "names.txt").write_text("a.png\\n\\nb.png\\n")
+        >>> release.lines(release.need("names.txt"))
+        ['a.png', 'b.png']
     """
 
     def __init__(self, name: str, folder: str | os.PathLike[str]) -> None:
@@ -45,25 +54,25 @@ class Release:
             raise TableError(f"There is no folder {folder} to read {name} from: check the path.")
 
     def find(self, *places: str) -> Path | None:
-        """The first of these files or folders that is there."""
+        """The first of these files or folders that exists, or None."""
         return next((self.folder / place for place in places if (self.folder / place).exists()), None)
 
     def need(self, *places: str) -> Path:
-        """As `find`, or a TableError that names them all."""
+        """As `find`, but raises a TableError that lists them if none exists."""
         if (found := self.find(*places)) is None:
             raise TableError(
                 f"{self.name} as released has {' or '.join(places)}, got {self.folder} without: name the folder that "
-                "holds it, and unpack everything."
+                "contains it, and unpack all archives."
             )
         return found
 
     def csv(self, path: Path, columns: Sequence[str] = (), **options: Any) -> DataFrame:
-        """A text table that has these columns."""
+        """Reads a text table and checks that it has these columns; `options` go to `pandas.read_csv`."""
         table = self._read(path, import_optional("pandas").read_csv, **options)
         return self._with_columns(path, table, columns)
 
     def sheet(self, path: Path, columns: Sequence[str]) -> DataFrame:
-        """The rows below the first row, of any sheet and in any place, that holds these names; .csv is taken too."""
+        """Reads the rows below the header, the first row in any sheet that has these names; also takes a .csv."""
         pandas = import_optional("pandas")
         if path.suffix.lower() == ".csv":
             return self.csv(path, columns)
@@ -79,19 +88,19 @@ class Release:
         raise self._without_columns(path, columns, firsts)
 
     def mat(self, path: Path, *names: str) -> list[np.ndarray]:
-        """The variables of those names in a MATLAB file, flat; of a cell array what is in its cells."""
+        """Reads variables of a MATLAB file as flat arrays; a cell array gives the contents of its cells."""
         content = self._read(path, import_optional("scipy.io").loadmat)
         if absent := [name for name in names if name not in content]:
             raise self._without_columns(path, absent, [name for name in content if not name.startswith("__")])
         return [np.array([_inside(cell) for cell in content[name].ravel()]) for name in names]
 
     def lines(self, path: Path) -> list[str]:
-        """The lines of a text file that are not empty, without surrounding space."""
+        """Reads the nonempty lines of a text file, stripped."""
         text: str = self._read(path, lambda path: path.read_text(encoding="utf-8-sig"))
         return [line.strip() for line in text.splitlines() if line.strip()]
 
     def whole_numbers(self, column: Series) -> Series:
-        """A column's numbers as integers."""
+        """Converts a column to integers."""
         values = numbers(column)
         if (odd := ~np.isfinite(values) | (values % 1 != 0)).any():
             raise TableError(
@@ -101,7 +110,7 @@ class Release:
         return values.astype(int)
 
     def names(self, images: Series, pattern: str) -> DataFrame:
-        """What a pattern's named groups find in image names, whatever their case."""
+        """Matches image names against a pattern, ignoring case, and returns its named groups as columns."""
         found = images.str.extract(f"(?i)^{pattern}$")
         if (odd := found.isna().any(axis=1)).any():
             raise TableError(
@@ -110,11 +119,11 @@ class Release:
         return found
 
     def images(self, *bases: str, folders: Sequence[str] = ("",), by_name: bool = False) -> Images:
-        """The images below those folders of the first base that is there; by their name alone, if asked."""
+        """The images below `folders` of the first base that exists; `by_name` ignores the folder in a lookup."""
         return Images(self.folder, self.need(*bases), folders, by_name)
 
     def leave_out(self, table: DataFrame, wrong: Series, what: str) -> DataFrame:
-        """The table without the wrong rows, which are reported."""
+        """Drops the wrong rows from the table and reports them in `problems`."""
         if wrong.any():
             self.problems.append(f"{what}, left out: {few(table['image'][wrong])}.")
         return table[~wrong]
@@ -141,7 +150,15 @@ class Release:
 
 
 class Images:
-    """The image files below some folders, found by their path there or by name, whatever the case or the suffix."""
+    """The image files below some folders, looked up by path or by name, ignoring case and suffix.
+
+    Example:
+        >>> import tempfile
+        >>> root = Path(tempfile.mkdtemp())
+        >>> (root / "A.PNG").touch()
+        >>> Images(root, root, ("",), by_name=True).candidates("a.bmp")
+        ['A.PNG']
+    """
 
     def __init__(self, root: Path, base: Path, folders: Sequence[str], by_name: bool) -> None:
         self.by_name = by_name
@@ -155,27 +172,45 @@ class Images:
                         self.places.setdefault(self.key(f"{below}/{file}"), []).append(full)
 
     def key(self, name: str) -> str:
-        """What stays of a name when case, suffix and, if images go by name alone, folders don't count."""
+        """The lookup key of a name: without case and suffix and, with `by_name`, without folders."""
         stem, suffix = os.path.splitext(name.replace("\\", "/").removeprefix("./").casefold())
         key = stem if suffix in SUFFIXES else stem + suffix
         return key.rpartition("/")[2] if self.by_name else key
 
     def candidates(self, name: str) -> list[str]:
-        """The files that a name may mean: the one that it spells exactly, where there is one."""
+        """The files that match a name; only the exact match if there is one."""
         found = self.places.get(self.key(name), [])
         exact = [place for place in found if f"/{place}".endswith(f"/{name}")]
         return exact if len(exact) == 1 else found
 
 
 def numbers(column: Series) -> Series:
-    """A column as float64, NaN where it has no number."""
+    """Converts a column to float64, with NaN for anything that is not a number.
+
+    Example:
+        >>> import pandas
+        >>> numbers(pandas.Series(["1.5", "n/a"])).tolist()
+        [1.5, nan]
+    """
     return import_optional("pandas").to_numeric(column, errors="coerce").astype(float)
 
 
 def join(
     release: Release, labels: Labels, published: int, scale: tuple[float, float] | None, bounded: bool
 ) -> DataFrame:
-    """The finished table: rows that have one number and one image; whatever is left out or odd is reported."""
+    """Joins labels and images into the finished table, and reports what is left out in `release.problems`.
+
+    A row needs a finite number, exactly one image and, if the dataset has references, exactly one reference.
+
+    Args:
+        release: the dataset's folder.
+        labels: what its reader returned.
+        published: the expected number of labels.
+        scale, bounded: as in `Converter`.
+
+    Raises:
+        TableError: no label has an image, or all labels are equal.
+    """
     table = labels.table.reset_index(drop=True)
     table["image"] = table["image"].map(str)
     rated = {*table["image"].map(labels.images.key)}
@@ -210,7 +245,7 @@ def join(
 
 
 def _find(release: Release, table: DataFrame, role: str, images: Images) -> DataFrame:
-    """The table with the role's names replaced by the files they mean, without the rows that mean none or several."""
+    """Replaces the names in the role's column by paths, and drops rows that match no file or several."""
     candidates = table[role].map(images.candidates)
     what = "an image" if role == "image" else "a reference image"
     if not candidates.map(bool).any():
@@ -239,7 +274,7 @@ def _report_unlabeled(release: Release, labels: Labels, rated: set[str], referen
 
 
 def _inside(cell: Any) -> Any:
-    """What is in a cell, however deep it lies."""
+    """The content of a MATLAB cell, however deeply nested."""
     while isinstance(cell, np.ndarray) and cell.size:
         cell = cell.ravel()[0]
     return "" if isinstance(cell, np.ndarray) else cell
