@@ -399,7 +399,7 @@ def test_few_images_have_no_interval_and_no_curve_through_each() -> None:
     assert found["srcc"] == pytest.approx(0.8)
     assert found["srcc_interval"] is None
     assert "at least 10" in found["reasons"]["srcc_interval"]
-    assert "4 images cannot tell 4 parameters" in found["reasons"]["plcc_logistic4"]
+    assert "4 images cannot determine 4 parameters" in found["reasons"]["plcc_logistic4"]
     assert "at least 6" in found["reasons"]["plcc_logistic5"]
     between = compare([1, 2, 3, 4], [1, 3, 2, 4], [1, 2, 4, 3])
     assert between["srcc_difference"] is not None
