@@ -1,7 +1,7 @@
 """The command line: `mdiqa-metric score | evaluate | list | dataset | train | weights`. The only place that prints.
 
 Results go to stdout, as tables on a terminal and as tab-separated lines in a pipe; progress, failures and errors go to
-stderr. Exit codes: 0 done, 1 something failed, 2 asked wrongly, 130 interrupted.
+stderr. Exit codes: 0 done, 1 something failed, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Image-quality metrics that are honest measures and good losses."""
+    """Image-quality metrics that are good losses."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("mdiqa_metric").setLevel(logging.INFO)
-    warnings.filterwarnings("ignore", module="PIL")  # what matters of them comes as an ImageError
+    warnings.filterwarnings("ignore", module="PIL")  # a relevant one is raised as an ImageError
     context.with_resource(safe_streams())

@@ -1,4 +1,4 @@
-"""What a command was asked for, checked before anything is scored; options that several commands share."""
+"""Checks of a command's options before anything is scored, and options that several commands share."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ Device = Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mp
 
 
 def choose_metrics(names: Sequence[str], reference: str | None) -> list[str]:
-    """The metrics to score with, each as `Spec` writes it; by default mdiqa-lite, or stlpips-alex with a
-    reference.
+    """The metrics to score with, each in the form of `Spec`; by default mdiqa-lite, or stlpips-alex with a reference.
 
     Raises:
         ValueError, TypeError: an unknown name or option, or metrics and reference that do not go together.
@@ -32,7 +31,7 @@ def choose_metrics(names: Sequence[str], reference: str | None) -> list[str]:
 
 
 def check_device(name: str) -> None:
-    """Raises ValueError where tensors cannot be made, and read, on a device of that name."""
+    """Raises ValueError if a tensor cannot be created on the device of that name and read back."""
     import torch
 
     try:
@@ -45,7 +44,7 @@ def check_device(name: str) -> None:
 def pair_images(
     images: Sequence[str], reference: str | None, *, suffix: str = "", recursive: bool = False
 ) -> list[tuple[Path, Path | None]]:
-    """The images that folders, patterns and files stand for, each with its reference.
+    """The images of folders, patterns and files, each with its reference.
 
     Args:
         images: as in `pairing.list_images`.
@@ -71,7 +70,7 @@ def pair_images(
 
 
 def check_destination(path: Path, what: str, suffixes: Collection[str]) -> None:
-    """Raises ValueError where a file could not be written there, so that it is known before an hour of scoring."""
+    """Raises ValueError if a file cannot be written there, before an hour of scoring rather than after."""
     if path.suffix not in suffixes:
         raise ValueError(f"{what} are written to {', '.join(suffixes)}, got {path}: choose such a suffix.")
     if not path.parent.is_dir():

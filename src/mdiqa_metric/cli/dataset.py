@@ -1,4 +1,4 @@
-"""`mdiqa-metric dataset`: from a data set as its authors release it to the one table that everything here reads."""
+"""`mdiqa-metric dataset`: converts a data set as released to the table that the other commands read."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def list_() -> None:
 
 @app.command()
 def convert(name: Name, folder: Folder, out: Out = None, seed: Seed = None) -> None:
-    """Write the table of a data set, and say what is missing, doubled or not as published, which makes the exit code 1.
+    """Write the table of a data set. Missing, duplicate or unexpected files are listed, and make the exit code 1.
 
     mos is in [0, 1], higher is better; raw is the published number.
     """

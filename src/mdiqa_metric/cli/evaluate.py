@@ -1,4 +1,4 @@
-"""`mdiqa-metric evaluate`: how far metrics agree with people on a data set."""
+"""`mdiqa-metric evaluate`: the agreement of metrics with human opinion on a data set."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def evaluate(
     compare: Compare = None,
     device: Device = "cpu",
 ) -> None:
-    """Say how far metrics agree with people on a data set.
+    """Measure how well metrics agree with human opinion on a data set.
 
-    With --out, scores are kept beside it as they are made: after a kill the same command goes on from there.
+    With --out, scores are saved beside it as they are computed: the same command resumes an interrupted run.
 
     Many GPUs: `torchrun --nproc-per-node 8 --no-python mdiqa-metric evaluate ... --device cuda`.
 
@@ -125,7 +125,7 @@ def _show_agreement(results: Mapping[str, Any]) -> None:
 
 
 def _show_metrics(results: Mapping[str, Any]) -> None:
-    """One row per metric: the numbers that fit a line, and how many of the images trained the metric."""
+    """One row per metric: the numbers that fit on a line, and how many of the images it was trained on."""
     rows = []
     for metric, facts in results["metrics"].items():
         row = facts["agreement"]
@@ -157,19 +157,19 @@ def _show_groups(results: Mapping[str, Any]) -> None:
 
 
 def _of(row: Mapping[str, Any]) -> str:
-    """How many images there are, where not all count."""
+    """The text " of N" where only some of the N images count."""
     return f" of {row['images']}" if row["n"] < row["images"] else ""
 
 
 def _seen(row: Mapping[str, Any]) -> str:
-    """How many of the images trained the metric, where any is known to have."""
+    """How many of the images the metric was trained or chosen on, if any are known."""
     from ..evaluation.trained_images import describe
 
     return describe(row.get("seen", {}))
 
 
 def _agreements(results: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Metric, what its scores are compared over, and the agreement there."""
+    """Yields metric, group of images or dimension, and the agreement on it."""
     for metric, facts in results["metrics"].items():
         yield metric, "all", facts["agreement"]
         for dimension, row in facts.get("dimensions", {}).items():
@@ -180,7 +180,7 @@ def _agreements(results: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[
 
 
 def _show_comparisons(results: Mapping[str, Any]) -> None:
-    """On a terminal below the agreement; beside a pipe on stderr, so that the pipe gets one table."""
+    """Prints the comparisons: below the agreement on a terminal, to stderr otherwise, so that a pipe gets one table."""
     if not results["comparisons"]:
         return
     console = stdout if stdout.file.isatty() else stderr

@@ -37,7 +37,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Every fact, for 
 
 
 def facts_of(name: str) -> dict[str, Any]:
-    """What `list` says of a metric, out of its class and options: no network is built."""
+    """The facts that `list` prints of a metric, from its class and options, without building a network."""
     from ..checkpoints.files import size_of
     from ..registry import manifest, metric_class
 

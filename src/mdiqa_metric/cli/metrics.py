@@ -1,4 +1,4 @@
-"""How commands take metrics: `--metric A B` as `--metric A --metric B`, each with its options and weights."""
+"""Parsing of `--metric A B` as `--metric A --metric B`, each with its options and weights."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ HELP = "Of `mdiqa-metric list`, as psnr, psnr-y-studio:border=4 or mdiqa=FOLDER;
 
 
 class MetricsCommand(TyperCommand):
-    """A command whose option `--metric` takes all the metrics that follow it."""
+    """A command whose option `--metric` accepts several metrics."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parses what `spread` makes of the arguments."""
+        """Parses the arguments after `spread`."""
         return super().parse_args(ctx, spread(args))
 
 
 def spread(arguments: Sequence[str]) -> list[str]:
-    """The arguments, with `--metric` before each metric that follows one; a file's name is none.
+    """The arguments, with `--metric` inserted before each further metric; file names are left alone.
 
     >>> spread(["out", "--metric", "psnr", "ssim:border=4", "--out", "s.csv"])
     ['out', '--metric', 'psnr', '--metric', 'ssim:border=4', '--out', 's.csv']
@@ -40,7 +40,7 @@ def spread(arguments: Sequence[str]) -> list[str]:
 
 
 def _is_metric(word: str) -> bool:
-    """Whether a word is meant as a metric, known or not, and not as an option, a file, a folder or a pattern."""
+    """Whether a word looks like a metric, known or not, rather than an option, a file, a folder or a pattern."""
     from ..data.pairing import SUFFIXES
 
     name = re.fullmatch(r"(\w[\w.-]*)([:=].*)?", word)

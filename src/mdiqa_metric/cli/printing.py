@@ -1,4 +1,4 @@
-"""What the commands share: how they print tables, progress and errors."""
+"""Printing of tables, progress and errors, for all commands."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ stdout, stderr = Console(highlight=False), Console(stderr=True, highlight=False)
 
 
 class _Stream:
-    """stdout or stderr that ends no run: results may be owed to a file, whatever becomes of a pipe.
+    """stdout or stderr whose errors do not end a run, since results may still have to be written to a file.
 
-    A character that the encoding lacks is escaped. After an error (the reader left, the disk is full), which is kept
-    in `lost`, what is written goes nowhere.
+    A character that the encoding lacks is escaped. After an error (a closed pipe, a full disk), which is kept in
+    `lost`, further output is discarded.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -68,7 +68,7 @@ class _Stream:
 
 @contextmanager
 def safe_streams() -> Iterator[None]:
-    """Commands print through `_Stream`. Where that lost something, but not since a reader left, the exit code is 1."""
+    """Prints through `_Stream` within; exits with 1 if output was lost for another reason than a closed pipe."""
     before = sys.stdout, sys.stderr
     streams = [_Stream(stream or io.StringIO()) for stream in before]  # None where the shell closed it: >&-
     sys.stdout, sys.stderr = streams
@@ -86,7 +86,7 @@ def safe_streams() -> Iterator[None]:
 
 
 def is_lost(console: Console) -> bool:
-    """Whether what is printed goes nowhere any more."""
+    """Whether output is discarded after an error."""
     return getattr(console.file, "lost", None) is not None
 
 
@@ -97,7 +97,7 @@ def show(
     words: int | None = None,
     wrapped: Collection[str] = WRAPPED,
 ) -> None:
-    """A table on a terminal, tab-separated lines elsewhere; after the first `words` columns come numbers."""
+    """Prints a table on a terminal, tab-separated lines elsewhere; columns after the first `words` are numbers."""
     if not console.file.isatty():
         return print_lines(console, [columns, *rows])
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
@@ -110,23 +110,23 @@ def show(
 
 
 def print_lines(console: Console, rows: Iterable[Sequence[Any]]) -> None:
-    """A tab-separated line a row, at once."""
+    """Prints one tab-separated line per row and flushes."""
     for row in rows:
         cells = (str(cell).replace("\t", "\\t").replace("\n", "\\n") for cell in row)
         print(*cells, sep="\t", file=console.file, flush=True)
 
 
 class Speed(ProgressColumn):
-    """Images a second, of late."""
+    """Recent speed in images per second."""
 
     def render(self, task: Task) -> Text:
-        """Nothing where there is no speed yet."""
+        """The speed, or "" if there is none yet."""
         return Text(f"{task.speed:.3g} images/s" if task.speed else "")
 
 
 @contextmanager
 def progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, nothing elsewhere; yields what is told how many images are done, and of how many."""
+    """Shows a bar on a terminal, nothing elsewhere; yields a function of the images done and their total."""
     columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
     bar = Progress(*columns, console=stderr, transient=True, disable=not stderr.file.isatty())
 
@@ -144,7 +144,7 @@ def progress() -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Errors meant for the user become one line and an exit code: 2 where they asked wrongly, 1 where it went wrong."""
+    """Turns errors meant for the user into one line and an exit code: 2 for wrong usage, 1 for a failure."""
     from ..checkpoints.files import WeightsError
 
     try:
@@ -156,21 +156,21 @@ def errors() -> Iterator[None]:
 
 
 def fail(text: str, code: int) -> NoReturn:
-    """Says why, and exits."""
+    """Prints the reason to stderr and exits."""
     say(text)
     raise typer.Exit(code)
 
 
 def say(text: str) -> None:
-    """A line in red on stderr."""
+    """Prints a red line to stderr."""
     stderr.print(Text(text, style="red"), soft_wrap=True)
 
 
 def better(fact: Mapping[str, Any]) -> str:
-    """The direction of a score, in a word."""
+    """The direction of a score, "lower" or "higher"."""
     return "lower" if fact["lower_is_better"] else "higher"
 
 
 def digits(score: float | None) -> str:
-    """A score as tables show it."""
+    """A score with four digits, "-" for None."""
     return "-" if score is None else f"{score:.4f}"

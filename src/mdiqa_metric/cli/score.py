@@ -1,4 +1,4 @@
-"""`mdiqa-metric score`: images through metrics."""
+"""`mdiqa-metric score`: scores of images by metrics."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _show_folders(console: Console, means: Mapping[str, Mapping[str, Mapping[str
 
 
 def _show_some(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """All rows in a pipe, the first on a terminal."""
+    """Prints all rows to a pipe, the first ones to a terminal."""
     shown = rows[:SHOWN] if console.file.isatty() else rows
     show(console, columns, shown, words=1)
     if len(rows) > len(shown):

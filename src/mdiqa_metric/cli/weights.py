@@ -1,4 +1,4 @@
-"""`mdiqa-metric weights`: weight files listed, fetched, verified, and their cards."""
+"""`mdiqa-metric weights`: lists, fetches and verifies weight files, and shows their cards."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def weights_list() -> None:
 
 @app.command()
 def fetch(names: Names = None, everything: All = False) -> None:
-    """Download the weights that are not here yet, verify them, and print where they lie."""
+    """Download the weights that are not here yet, verify them, and print their paths."""
     from ..checkpoints.files import WeightsError
     from ..registry import locate
 
@@ -49,7 +49,7 @@ def fetch(names: Names = None, everything: All = False) -> None:
 
 @app.command()
 def verify(names: Names = None) -> None:
-    """Hash the weights that are on this disk (all without a name); exit with 1 where one is not as published."""
+    """Hash the weights that are on this disk (all without a name); exit with 1 if one is not as published."""
     states = {key: _state(key) for key in _keys(names or [])}
     show(stdout, ["file", "on this disk"], list(states.items()))
     raise typer.Exit(int("damaged" in states.values()))

@@ -27,9 +27,8 @@ class SSIM(Metric):
         downsample: first averages the image down by max(1, round(min(H, W) / 256)), as the authors advise and their
             ssim.m does: mirrored at the borders, halves rounded up.
         convention: "paper", the published formula; or "pyiqa", for numbers to compare with that library's: it rounds
-        the
-            channel to 8 bits, replaces negative contrast-structure by 0 (up to 8e-4 more on the same images), and drops
-            the rows and columns that the downsampling factor leaves over.
+            the channel to 8 bits, replaces negative contrast-structure by 0 (up to 8e-4 more on the same images), and
+            drops the rows and columns that the downsampling factor leaves over.
         gray_as_is: compares a pair of gray images by their one channel, as scripts of super-resolution papers do for
             files with one channel, instead of its studio-range luma.
 
