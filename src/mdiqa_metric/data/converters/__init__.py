@@ -188,8 +188,11 @@ def convert(name: str, folder: str | os.PathLike[str], seed: int | None = None) 
         ImportError: pandas, SciPy or openpyxl is needed and not installed.
 
     Example:
-        >>> table, problems = convert("koniq10k", "koniq10k/")  # doctest: +SKIP
-        >>> write_table(table, "koniq10k/table.csv", root="koniq10k/")  # doctest: +SKIP
+        >>> try:
+        ...     table, problems = convert("koniq10k", "no-such-folder")
+        ... except ValueError as error:
+        ...     print("not converted")
+        not converted
     """
     if name not in CONVERTERS:
         near = difflib.get_close_matches(str(name).lower(), CONVERTERS, n=3)
