@@ -106,6 +106,23 @@ def test_fingerprint_names_what_was_computed(row):
 
 
 @each_metric
+def test_explain_tells_what_the_score_is_made_of_or_that_there_is_no_more(row):
+    metric = metric_of(row)
+    image, reference = pair_of(row, count=2)
+    if class_of(row).explanation is Metric.explanation:
+        with pytest.raises(TypeError, match="nothing to explain"):
+            metric.explain(image, reference)
+        return
+    found = metric.explain(image.clone().requires_grad_(), reference)
+    assert all(part.isfinite().all() and not part.requires_grad for part in found)
+    alone = metric.explain(image[:1], None if reference is None else reference[:1])
+    for name, part in found._asdict().items():
+        torch.testing.assert_close(part[:1] if part.ndim else part, getattr(alone, name), rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="got values from"):
+        metric.explain(image * 255, reference)
+
+
+@each_metric
 def test_float64_works_and_nothing_needs_it(row):
     metric = metric_of(row)
     image, reference = pair_of(row)

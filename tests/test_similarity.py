@@ -10,7 +10,9 @@ from scipy.stats import pearsonr
 
 from mdiqa_metric.ops.correlation import pearson
 from mdiqa_metric.ops.gradients import gradient_magnitude, gradient_maps
+from mdiqa_metric.ops.powers import power
 from mdiqa_metric.ops.similarity import similarity_map
+from mdiqa_metric.ops.statistics import standard_deviation
 from tests.rows import photograph
 
 KERNELS = {
@@ -72,3 +74,23 @@ def test_pearson_is_scipys_and_zero_for_a_constant():
     torch.testing.assert_close(found, torch.zeros(3), rtol=0, atol=1e-2)
     assert torch.autograd.grad(found.sum(), constant)[0].isfinite().all()
     assert torch.autograd.gradcheck(pearson, (x.requires_grad_(), y.requires_grad_()))
+
+
+@pytest.mark.parametrize("exponent", [0.5, 0.25, 1.3])
+def test_a_power_has_no_gradient_at_zero_and_the_right_one_elsewhere(exponent):
+    x = torch.tensor([0.0, 1e-30, 0.25, 3.0], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(power(x, exponent).sum(), x)
+    torch.testing.assert_close(power(x, exponent), x**exponent)
+    expected = exponent * x.detach() ** (exponent - 1)
+    torch.testing.assert_close(gradient, expected.masked_fill(x == 0, 0.0))
+
+
+def test_the_deviation_of_a_constant_map_is_zero_and_has_no_gradient():
+    maps = torch.stack([torch.full((5, 7), 0.3), torch.rand(5, 7)])[None].requires_grad_()
+    for unbiased in (True, False):
+        deviation = standard_deviation(maps, unbiased)
+        torch.testing.assert_close(deviation[0, 1], maps[0, 1].std(unbiased=unbiased))
+        (gradient,) = torch.autograd.grad(deviation.sum(), maps)
+        assert deviation[0, 0] == 0
+        assert not gradient[0, 0].any()
+        assert gradient.isfinite().all()

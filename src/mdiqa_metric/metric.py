@@ -34,6 +34,12 @@ class EncodedReference(NamedTuple):
         return self._replace(features=tuple(feature.to(*args, **kwargs) for feature in self.features))
 
 
+class QualityMap(NamedTuple):
+    """What `Metric.explain` returns for a metric that pools one map: local scores (N, C, h, w)."""
+
+    map: Tensor
+
+
 class Metric(Frozen, ABC):
     """An image-quality metric: `metric(image)`, or `metric(image, reference)` if it is full-reference.
 
@@ -105,10 +111,7 @@ class Metric(Frozen, ABC):
             RuntimeError: the metric's weights have not been loaded.
         """
         if not _checked:  # `Loss` does its own checks, since it admits a wider range
-            image, reference = self.prepare_inputs(image, reference)
-            self.check_range(image, "image", RANGE_TOLERANCE)
-            if isinstance(reference, Tensor):
-                self.check_range(reference, "reference", RANGE_TOLERANCE)
+            image, reference = self._prepare_in_range(image, reference)
         return self._score_float32(image, reference)
 
     @abstractmethod
@@ -144,6 +147,29 @@ class Metric(Frozen, ABC):
     def features(self, image: Tensor) -> Iterable[Tensor]:
         """The feature maps that the metric compares, computed one at a time; implemented where there is a backbone."""
         raise TypeError(f"{self.name} has no backbone, so there is nothing to encode: pass the reference image itself.")
+
+    def explain(self, image: Tensor, reference: Tensor | EncodedReference | None = None) -> Any:
+        """What the score is made of, as a NamedTuple of tensors that the class docstring describes. Keeps no graph.
+
+        Takes what calling the metric takes. For a metric that pools a map it is a `QualityMap`.
+
+        Raises:
+            TypeError, ValueError: an input is unsuitable, or there is nothing but the score.
+
+        Example:
+            >>> from mdiqa_metric import create
+            >>> image = torch.rand(1, 3, 32, 32)
+            >>> create("ssim-y-full").explain(image, image).map.shape
+            torch.Size([1, 1, 22, 22])
+        """
+        image, reference = self._prepare_in_range(image, reference)
+        reference = self._within_border(reference) if isinstance(reference, Tensor) else reference
+        with torch.no_grad():
+            return self.explanation(self._within_border(image), reference)
+
+    def explanation(self, image: Tensor, reference: Any) -> Any:
+        """What `explain` returns, of validated inputs; implemented where there is more than the score."""
+        raise TypeError(f"{self.name} has nothing to explain: it gives a score and no more.")
 
     @classmethod
     def from_published(cls, part: str, state: Any) -> dict[str, Tensor]:
@@ -226,6 +252,14 @@ crop 4 px a side'
         if self._hashed[1]:
             self._encoder()  # a compiled graph reads the hash that is stored
         return found
+
+    def _prepare_in_range(self, image: Tensor, reference: Any) -> tuple[Tensor, Any]:
+        """The inputs, validated down to their values."""
+        image, reference = self.prepare_inputs(image, reference)
+        self.check_range(image, "image", RANGE_TOLERANCE)
+        if isinstance(reference, Tensor):
+            self.check_range(reference, "reference", RANGE_TOLERANCE)
+        return image, reference
 
     def prepare_inputs(self, image: Tensor, reference: Any) -> tuple[Tensor, Any]:
         """Validates the inputs, without a device synchronization, and returns them in the dtype to compute in."""

@@ -1,10 +1,10 @@
 """Makes the golden files that ../shared/golden does not have, from established packages run as they are.
 
-Needs scikit-image, SciPy, pytorch-msssim 1.0.0 (MIT), and for the super-resolution papers' convention the source
-archive of BasicSR 1.4.2 (Apache-2.0), whose metrics module runs on numpy and OpenCV alone:
+Needs scikit-image, SciPy, pytorch-msssim 1.0.0 (MIT), piq 0.8.0 (Apache-2.0), and for the super-resolution papers'
+convention the source archive of BasicSR 1.4.2 (Apache-2.0), whose metrics module runs on numpy and OpenCV alone:
 
     pip download --no-deps --no-binary :all: basicsr==1.4.2 && tar xzf basicsr-1.4.2.tar.gz
-    pip install opencv-python-headless scikit-image pytorch-msssim==1.0.0
+    pip install opencv-python-headless scikit-image pytorch-msssim==1.0.0 piq==0.8.0
     PYTHONPATH=basicsr-1.4.2 python -m tests.golden.make
 
 MS-SSIM is compared on sizes that halve without a rest: at odd edges every implementation does something else.
@@ -60,6 +60,19 @@ def main() -> None:
         on(gray_8bit, msssim_sum),
         EVEN_SHAPES,
     )
+    write("gmsd-unrounded", "piq==0.8.0 gmsd in float64", piq("gmsd"), EVEN_SHAPES, lower_better=True)
+
+
+def piq(name: str) -> Score:
+    """piq's metric of that name in float64."""
+
+    def score(image: np.ndarray, reference: np.ndarray) -> float:
+        import piq as library
+
+        pair = [torch.from_numpy(x.astype(np.float64))[None] for x in (image, reference)]
+        return float(getattr(library, name)(*pair))
+
+    return score
 
 
 def on(convert: Callable[[np.ndarray], np.ndarray], score: Score) -> Score:
@@ -154,14 +167,20 @@ def basicsr(name: str) -> Score:
     return score
 
 
-def write(stem: str, reference: str, score: Score, shapes: tuple[tuple[int, int, int], ...] = SHAPES) -> None:
+def write(
+    stem: str,
+    reference: str,
+    score: Score,
+    shapes: tuple[tuple[int, int, int], ...] = SHAPES,
+    lower_better: bool = False,
+) -> None:
     """One golden file: the scores of the five public images."""
     cases = []
     for shape in shapes:
         image = dict(zip(("seed", "height", "width"), shape, strict=True))
         value = score(golden.degraded(*shape), golden.picture(*shape))
         cases.append({"picture": image, "ref": image, "options": {}, "score": value})
-    data = {"reference": reference, "kind": "FR", "lower_better": False, "checkpoint": {}, "cases": cases}
+    data = {"reference": reference, "kind": "FR", "lower_better": lower_better, "checkpoint": {}, "cases": cases}
     Path(__file__).with_name(f"{stem}.json").write_text(json.dumps(data, indent=1) + "\n")
 
 

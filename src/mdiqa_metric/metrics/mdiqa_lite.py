@@ -16,7 +16,6 @@ from ..ops.color import luma_full
 from ..ops.precision import full_precision
 from ..ops.resize import resize_shorter_side
 from ..ops.statistics import local_statistics
-from ..validation import RANGE_TOLERANCE
 
 # A block of this many pixels is a token.
 BLOCK, TOKEN = 16, 64
@@ -140,16 +139,9 @@ class MDIQALite(MultiDimensional, HubMixin):
         """SPAQ's shares (N, 5), the same for every image."""
         return self.shares.expand(image.shape[0], -1)
 
-    def explain(self, image: Tensor) -> Explanation:
-        """What the overall scores of images (N, 3, H, W) in [0, 1] are made of; see `Explanation`. Keeps no graph.
-
-        Raises:
-            TypeError, ValueError: the images are not what the metric takes; the text says what came and the mend.
-        """
-        image, _ = self.prepare_inputs(image, None)
-        self.check_range(image, "image", RANGE_TOLERANCE)
-        with torch.no_grad():
-            return self._explain(image, self.every_dimension)
+    def explanation(self, image: Tensor, reference: None) -> Explanation:
+        """What the overall scores of images (N, 3, H, W) in [0, 1] are made of; see `Explanation`."""
+        return self._explain(image, self.every_dimension)
 
     def _explain(self, image: Tensor, wanted: Indices) -> Explanation:
         image = self._resize_input(image)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..metric import Metric
+from ..metric import Metric, QualityMap
 from ..ops.color import CHANNELS, GRAY_AS_IS, convert, round_8bit
 from ..ops.filters import downsample_mean
 from ..ops.ssim import WINDOW_SIZE, ssim_maps
@@ -17,7 +17,7 @@ class SSIM(Metric):
     """Structural similarity (Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 2004): 1 for equal images.
 
     The mean over all 11x11 windows (Gaussian, sigma 1.5) inside the image, with K1 = 0.01 and K2 = 0.03, and over the
-    channels if there are three.
+    channels if there are three; `explain` gives their map.
 
     Args:
         channel: "y-full", BT.601 luma in [0, 1]; "rgb"; "y-studio", MATLAB's rgb2ycbcr luma in 16..235, which
@@ -78,11 +78,15 @@ class SSIM(Metric):
 
     def score(self, image: Tensor, reference: Tensor) -> Tensor:
         """Scores (N,) in [-1, 1]."""
+        return self.explanation(image, reference).map.mean((1, 2, 3))
+
+    def explanation(self, image: Tensor, reference: Tensor) -> QualityMap:
+        """The map of the windows' SSIM (N, C, H - 10, W - 10), or smaller after downsampling."""
         pair = convert(image, reference, self.channel, self.gray_as_is)
         luminance, contrast_structure = ssim_maps(*map(self._prepare, pair))
         if self.convention == "pyiqa":
             contrast_structure = contrast_structure.relu()
-        return (luminance * contrast_structure).mean((1, 2, 3))
+        return QualityMap(luminance * contrast_structure)
 
     def _prepare(self, image: Tensor) -> Tensor:
         if self.convention == "pyiqa":

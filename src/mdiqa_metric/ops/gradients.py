@@ -7,6 +7,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from .powers import power
 from .precision import full_precision
 
 Operator = Literal["prewitt", "scharr", "sobel"]
@@ -51,7 +52,4 @@ def gradient_magnitude(maps: Tensor, operator: Operator) -> Tensor:
                 [0., 0.]])
     """
     horizontal, vertical = gradient_maps(maps, operator)
-    square = horizontal.square() + vertical.square()
-    # The root has an infinite gradient at 0, which times the square's 0 would be NaN.
-    flat = square == 0
-    return square.masked_fill(flat, 1.0).sqrt().masked_fill(flat, 0.0)
+    return power(horizontal.square() + vertical.square(), 0.5)

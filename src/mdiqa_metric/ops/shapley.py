@@ -29,9 +29,12 @@ def shapley_values(function: Callable[[Tensor], Tensor], values: Tensor) -> Tens
     """
     count = values.shape[1]
     chosen = torch.tensor(list(itertools.product((False, True), repeat=count)), device=values.device)  # (2^D, D)
-    scores = function(values * chosen[:, None])  # (2^D, N)
+    scores = function(values * chosen[:, None]).to(values.dtype)  # (2^D, N)
     shares = [1 / (count * math.comb(count - 1, size)) for size in range(count)]
-    orders = torch.tensor(shares, dtype=values.dtype, device=values.device)
-    size = chosen.sum(1, keepdim=True)
-    share = torch.where(chosen, orders[(size - 1).clamp(min=0)], -orders[size.clamp(max=count - 1)])
-    return (share.to(values.dtype).T @ scores.to(values.dtype)).T
+    share = torch.tensor(shares, dtype=values.dtype, device=values.device)
+    found = []
+    for index, without in enumerate((~chosen).T):
+        # Differences first: an input that changes nothing contributes exactly 0.
+        gain = scores[chosen[:, index]] - scores[without]
+        found.append(share[chosen[without].sum(1)] @ gain)
+    return torch.stack(found, 1)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .powers import power
 from .precision import full_precision
 
 
@@ -25,3 +26,16 @@ def local_statistics(x: Tensor, size: tuple[int, int]) -> Tensor:
     mean, square = F.adaptive_avg_pool2d(x, size), F.adaptive_avg_pool2d(x.square(), size)
     near, near_square = (F.avg_pool2d(y, 3, 1, 1, count_include_pad=False) for y in (mean, square))
     return torch.cat([mean, ((near_square - near.square()).clamp_min(0) + 1e-4).sqrt()], 1)
+
+
+@full_precision
+def standard_deviation(maps: Tensor, unbiased: bool) -> Tensor:
+    """The standard deviation of each map (N, C, H, W), divided by n - 1 if `unbiased` and else by n: (N, C).
+
+    From 0 up; constant maps give 0 and no gradient. In at least float32.
+
+    Example:
+        >>> standard_deviation(torch.tensor([[0.0, 1.0], [0.0, 1.0]]).view(1, 1, 2, 2), unbiased=False)
+        tensor([[0.5000]])
+    """
+    return power(maps.flatten(2).var(2, unbiased=unbiased), 0.5)

@@ -22,7 +22,6 @@ from ...layers.cross_scale import CrossScale
 from ...layers.gated_pooling import GatedPyramid, ReducedPooling
 from ...multidimensional import Indices, MultiDimensional
 from ...ops.shapley import shapley_values
-from ...validation import RANGE_TOLERANCE
 from . import checkpoint
 
 TECHNICAL = ("brightness", "colorfulness", "contrast", "noisiness", "sharpness")
@@ -114,31 +113,24 @@ class MDIQA(MultiDimensional, HubMixin):
         """The weight branch's (N, 9), which sum to 1 an image."""
         return self.fusion.branch(image)
 
-    def explain(self, image: Tensor) -> Explanation:
-        """What the overall scores of images (N, 3, H, W) in [0, 1] are made of; see `Explanation`. Keeps no graph.
-
-        Raises:
-            TypeError, ValueError: the images are not what the metric takes; the text says what came and the mend.
-        """
-        image, _ = self.prepare_inputs(image, None)
-        self.check_range(image, "image", RANGE_TOLERANCE)
+    def explanation(self, image: Tensor, reference: None) -> Explanation:
+        """What the overall scores of images (N, 3, H, W) in [0, 1] are made of; see `Explanation`."""
         every = self.every_dimension
-        with torch.no_grad():
-            query = self._query(image, every)
-            scores = self._values(query, every)
-            local, tokens = self._local(image, query, every)
-            maps = each(every, self.fusion.head, tokens).squeeze(3).transpose(0, 1)
-            weighed = self._weight_scores(image, scores + local, every)
-            return Explanation(
-                overall=self.fusion.overall(weighed),
-                scores=scores,
-                local_scores=local,
-                instance_weights=self.instance_weights(image),
-                user_weights=self.user_weights(image),
-                contributions=shapley_values(self.fusion.overall, weighed),
-                baseline=self.fusion.overall(torch.zeros_like(weighed[0])),
-                maps=maps.unflatten(2, _grid(image)).to(image.dtype),
-            )
+        query = self._query(image, every)
+        scores = self._values(query, every)
+        local, tokens = self._local(image, query, every)
+        maps = each(every, self.fusion.head, tokens).squeeze(3).transpose(0, 1)
+        weighed = self._weight_scores(image, scores + local, every)
+        return Explanation(
+            overall=self.fusion.overall(weighed),
+            scores=scores,
+            local_scores=local,
+            instance_weights=self.instance_weights(image),
+            user_weights=self.user_weights(image),
+            contributions=shapley_values(self.fusion.overall, weighed),
+            baseline=self.fusion.overall(torch.zeros_like(weighed[0])),
+            maps=maps.unflatten(2, _grid(image)).to(image.dtype),
+        )
 
     def _query(self, image: Tensor, wanted: Indices) -> Tensor:
         """Query tokens (K, N, h * w, 256); a base without a wanted head is not run."""
