@@ -74,6 +74,7 @@ ROWS = (
     Row("mdsi", ("mdsi",)),
     Row("lpips-alex", ("lpips-alex", "lpips-alex-standin"), amp_rtol=0.02),
     Row("lpips-vgg", ("lpips-vgg", "lpips-vgg-standin"), amp_rtol=0.02),
+    Row("lpips-vgg-3dgs", ("lpips-vgg-3dgs-standin",), amp_rtol=0.02),
     Row("lpips-squeeze", ("lpips-squeeze", "lpips-squeeze-standin"), amp_rtol=0.02),
     Row("lpips-alex-v0.0", ("lpips-alex-v0.0",), amp_rtol=0.02),
     Row("lpips-vgg-v0.0", ("lpips-vgg-v0.0",), amp_rtol=0.02),

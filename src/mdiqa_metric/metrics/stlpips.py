@@ -16,7 +16,7 @@ from ..checkpoints.remapping import PublishedState
 from ..layers.convolution import FrozenConv2d, FrozenConv2dReLU
 from ..metric import EncodedReference, Metric
 from ..ops.convolution import conv
-from ..ops.feature_distance import unit_distance
+from ..ops.feature_distance import LayerDistances, layer_distances, unit_distance
 from ..ops.pooling import blur_pool
 from ..ops.precision import full_precision
 
@@ -63,9 +63,17 @@ class STLPIPS(Metric):
 
     def score(self, image: Tensor, reference: Tensor | EncodedReference) -> Tensor:
         """Scores (N,)."""
+        return torch.stack([unit_distance(*layer) for layer in self._layers(image, reference)]).sum(0)
+
+    def explanation(self, image: Tensor, reference: Tensor | EncodedReference) -> LayerDistances:
+        """Where and in which layers the images differ; see `LayerDistances`."""
+        return layer_distances(self._layers(image, reference), (image.shape[-2], image.shape[-1]))
+
+    def _layers(self, image: Tensor, reference: Tensor | EncodedReference) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Both images' maps and the channels' weights, layer by layer."""
         references = reference.features if isinstance(reference, EncodedReference) else self.features(reference)
-        maps = zip(self.features(image), references, self.heads, strict=True)
-        return torch.stack([unit_distance(x, y, head.flatten()) for x, y, head in maps]).sum(0)
+        for x, y, head in zip(self.features(image), references, self.heads, strict=True):
+            yield x, y, head.flatten()
 
     def features(self, image: Tensor) -> Iterator[Tensor]:
         """The backbone's maps of images (N, 3, H, W) in [0, 1]."""

@@ -7,10 +7,11 @@ least float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .autograd import is_recorded, is_recording_graph, takes_function
@@ -44,6 +45,33 @@ def unit_distance(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
     if is_recorded(x, y, weight) or is_recording_graph():
         return _unit_distance(x, y, weight).mean(1)
     return _mean_unit_distance(x, y, weight)
+
+
+class LayerDistances(NamedTuple):
+    """LPIPS's distance of N pairs of images, taken apart.
+
+    Attributes:
+        map: the distance at each pixel (N, 1, H, W): the sum of the layers' maps, each enlarged bilinearly. Enlarging
+            changes means a little, so the map's mean is only about the score.
+        layers: what each of the L layers adds to the score (N, L); a row sums to it.
+    """
+
+    map: Tensor
+    layers: Tensor
+
+
+def layer_distances(pairs: Iterable[tuple[Tensor, Tensor, Tensor]], size: tuple[int, int]) -> LayerDistances:
+    """The `unit_distance` of each layer's x, y and weight, in space and by layer, for images of that height and width.
+
+    Example:
+        >>> x, y = torch.tensor([[1.0, 0.0], [0.0, 2.0]]).view(2, 1, 2, 1, 1)
+        >>> found = layer_distances([(x, y, torch.ones(2))], (2, 3))
+        >>> found.map.shape, found.layers
+        (torch.Size([1, 1, 2, 3]), tensor([[2.]]))
+    """
+    maps = [_unit_distance(_rows(x), _rows(y), weight).view(len(x), 1, *x.shape[-2:]) for x, y, weight in pairs]
+    enlarged = torch.stack([F.interpolate(each, size, mode="bilinear") for each in maps]).sum(0)
+    return LayerDistances(enlarged, torch.stack([each.mean((1, 2, 3)) for each in maps], 1))
 
 
 def moments(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
