@@ -74,7 +74,7 @@ def words_for(name: str) -> dict[str, str]:
         "range": f"{'-' if low == '∞' else ''}{low} to {high}",
         "size": f"{facts['min_size']} px",
         "loss": "yes" if facts["differentiable"] else "no",
-        "weights": " + ".join(map(source, files)) or "none",
+        "weights": " + ".join(dict.fromkeys(map(source, files))) or "none",
         "license": " + ".join(facts["licenses"]),
     }
 

@@ -27,7 +27,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import mdiqa_metric
-from mdiqa_metric import cli, registry
+from mdiqa_metric import cli, list_metrics, registry
 from mdiqa_metric.cli.choices import choose_metrics
 from mdiqa_metric.cli.metrics import spread
 from mdiqa_metric.cli.printing import SHOWN
@@ -422,8 +422,20 @@ def test_unknown_options_are_refused(photos: Path) -> None:
 
 
 def test_the_defaults_are_embedded(photos: Path) -> None:
-    assert choose_metrics([], "in") == ["stlpips-alex"]
-    assert choose_metrics([], None) == ["mdiqa-lite"]
+    assert choose_metrics([], "in", offline=True) == ["lpips-alex"]
+    assert choose_metrics([], None, offline=True) == ["mdiqa-lite"]
+
+
+def test_all_and_offline(photos: Path) -> None:
+    pack = list_metrics(offline=True)
+    assert {"psnr", "lpips-alex", "milo", "mdiqa-lite"} <= {*pack}
+    assert not {"lpips-squeeze", "topiq-nr", "mdiqa"} & {*pack}
+    assert [row["name"] for row in json.loads(run("list", "--offline", "--json").stdout)] == pack
+    assert choose_metrics(["all"], "in", offline=True) == pack
+    assert choose_metrics(["all"], None, offline=True) == list_metrics(False, offline=True)
+    assert choose_metrics(["all"], "in") == list_metrics()
+    with pytest.raises(ValueError, match="A download is needed for lpips-squeeze: leave --offline out"):
+        choose_metrics(["psnr", "lpips-squeeze"], "in", offline=True)
 
 
 def test_a_reference_that_nobody_asked_for_is_refused() -> None:

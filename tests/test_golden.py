@@ -75,8 +75,10 @@ def _images(case, kind):
 
 
 def _compare_gradients(gradient, expected):
-    """Ours in float64, theirs in float32, where a ReLU near its kink may fall on the other side: one position may differ
-    by a tenth of the largest gradient; the norm and the mean tell whether more is wrong."""
+    """Ours in float64, theirs in float32, where a ReLU near its kink may fall on the other side.
+
+    So one position may differ by a tenth of the largest gradient; the norm and the mean tell whether more is wrong.
+    """
     flat = gradient.flatten()
     scale = max(abs(value) for value in (*expected["first"], *expected["at"].values()))
     positions = [*enumerate(expected["first"]), *expected["at"].items()]

@@ -153,19 +153,41 @@ def create(name: str, *, weights: Source | None = "pretrained", **options: Any) 
     return metric
 
 
-def list_metrics(full_reference: bool | None = None) -> list[str]:
-    """All names that `create` takes, sorted; only full-reference (True) or no-reference (False) ones if requested.
+def list_metrics(full_reference: bool | None = None, offline: bool = False) -> list[str]:
+    """All names that `create` takes, sorted.
+
+    Args:
+        full_reference: only full-reference (True) or no-reference (False) ones.
+        offline: only those that need no download here: without weights, embedded, or with files that are here already.
 
     Example:
-        >>> "mdiqa-lite" in list_metrics(full_reference=False)
+        >>> "mdiqa-lite" in list_metrics(full_reference=False, offline=True)
         True
     """
-    rows = manifest()["metrics"]
     return sorted(
         name
-        for name, row in rows.items()
+        for name, row in manifest()["metrics"].items()
         if full_reference is None or metric_class(row["class"]).full_reference == full_reference
+        if not (offline and files_to_fetch(name))
     )
+
+
+def files_to_fetch(name: str) -> list[str]:
+    """The weight files of a metric that are not on this machine, by their keys in the manifest.
+
+    Example:
+        >>> files_to_fetch("mdiqa-lite")
+        []
+    """
+    keys = dict.fromkeys(manifest()["metrics"][canonical(name)].get("weights", {}).values())
+    return [key for key in keys if not _is_here(key)]
+
+
+def _is_here(key: str) -> bool:
+    try:
+        return locate(key, fetch=False) is not None
+    except WeightsError:  # a file of another package is not installed, or what is here is damaged
+        return False
 
 
 @functools.cache

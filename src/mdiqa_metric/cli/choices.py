@@ -10,18 +10,27 @@ from typing import Annotated
 import typer
 
 Device = Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps, ...")]
+Offline = Annotated[bool, typer.Option("--offline", help="Only metrics that need no download.")]
 
 
-def choose_metrics(names: Sequence[str], reference: str | None) -> list[str]:
-    """The metrics to score with, each in the form of `Spec`; by default mdiqa-lite, or stlpips-alex with a reference.
+def choose_metrics(names: Sequence[str], reference: str | None, offline: bool = False) -> list[str]:
+    """The metrics to score with, each in the form of `Spec`; by default mdiqa-lite, or lpips-alex with a reference.
+
+    "all" stands for every metric that can be had: without a reference, every no-reference one.
 
     Raises:
-        ValueError, TypeError: an unknown name or option, or metrics and reference that do not go together.
+        ValueError, TypeError: an unknown name or option, metrics and reference that do not go together, or, if
+            `offline`, one whose weights are not here.
     """
-    from ..registry import Spec
+    from ..registry import Spec, files_to_fetch, list_metrics
 
-    default = "mdiqa-lite" if reference is None else "stlpips-alex"
-    specs = {str(spec): spec for spec in map(Spec.parse, names or [default])}
+    default = "mdiqa-lite" if reference is None else "lpips-alex"
+    names = names or [default]
+    if "all" in names:
+        names = list_metrics(None if reference else False, offline=offline)
+    specs = {str(spec): spec for spec in map(Spec.parse, names)}
+    if offline and (absent := [name for name, spec in specs.items() if not spec.weights and files_to_fetch(spec.name)]):
+        raise ValueError(f"A download is needed for {', '.join(absent)}: leave --offline out.")
     comparing = [name for name, spec in specs.items() if spec.metric_class.full_reference]
     if comparing and reference is None:
         raise ValueError(f"A reference is needed for {', '.join(comparing)}: give --reference FOLDER or FILE.")

@@ -8,15 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
+from .choices import Offline
 from .printing import better, show, stdout
 from .weights import terms, weight_files
 
 
-def list_(as_json: Annotated[bool, typer.Option("--json", help="Every fact, for programs.")] = False) -> None:
+def list_(
+    as_json: Annotated[bool, typer.Option("--json", help="Every fact, for programs.")] = False, offline: Offline = False
+) -> None:
     """List the metrics: kind, direction, range, whether it can be a loss, weights, license and size."""
     from ..registry import list_metrics
 
-    facts = [facts_of(name) for name in list_metrics()]
+    facts = [facts_of(name) for name in list_metrics(offline=offline)]
     if as_json:
         print(json.dumps(facts, indent=2, allow_nan=False))
         return

@@ -10,9 +10,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from .choices import Device, check_destination, check_device, choose_metrics, pair_images
+from .choices import Device, Offline, check_destination, check_device, choose_metrics, pair_images
 from .metrics import HELP
 from .printing import SHOWN, better, digits, errors, is_lost, print_lines, progress, say, show, stderr, stdout
+
+# Metrics that a row of a terminal has room for, and images where there are more.
+MANY = 6
 
 Images = Annotated[list[str], typer.Argument(metavar="IMAGES", help="Images, folders, patterns: 'out/**/*.png'.")]
 Metrics = Annotated[list[str] | None, typer.Option(metavar="NAME", help=HELP)]
@@ -30,10 +33,11 @@ def score(
     recursive: Recursive = False,
     out: Out = None,
     device: Device = "cpu",
+    offline: Offline = False,
 ) -> None:
     """Score images, each alone at its own size.
 
-    The default metric is mdiqa-lite, with a reference stlpips-alex.
+    The default metric is mdiqa-lite, with a reference lpips-alex; --metric all takes every one.
 
     An image that cannot be scored is listed with its reason and makes the exit code 1; the others go on.
 
@@ -46,7 +50,7 @@ def score(
     from ..registry import create
 
     with errors():
-        names = choose_metrics(metric or [], reference)
+        names = choose_metrics(metric or [], reference, offline)
         check_device(device)
         if out:
             check_destination(out, "Scores", scoring.WRITERS)
@@ -89,6 +93,14 @@ def score(
 
 
 def _show_images(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    if len(names) > MANY:  # a row for each metric, a column for each image
+        shown = rows[:MANY]
+        table = [[name, *(digits(row[name]) for row in shown)] for name in names]
+        show(stdout, ["metric", *(Path(row["image"]).name for row in shown)], table, words=1)
+        if left := len(rows) - len(shown):
+            stdout.print(f"and {left} more images, which --out or a pipe gets", style="dim")
+        stdout.print()
+        return
     _show_some(stdout, ["image", *names], [[row["image"], *(digits(row[name]) for name in names)] for row in rows])
     stdout.print()
 
