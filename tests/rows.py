@@ -207,7 +207,7 @@ def photograph(height: int, width: int) -> Tensor:
 def pair_of(row: Row, count: int = 1) -> tuple[Tensor, Tensor | None]:
     """Noisy photographs (count, 3, H, W) at a small size that the metric takes, and their reference or None."""
     metric = metric_of(row)
-    height, width = max(72, metric.min_size + 3), max(88, metric.min_size + 6)
+    height, width = max(40, metric.min_size + 3), max(48, metric.min_size + 6)
     clean = torch.cat([photograph(height, width).roll(16 * index, -1) for index in range(count)])
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
     image = (clean + 0.1 * noise).clamp(0, 1)
