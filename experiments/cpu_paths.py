@@ -21,13 +21,12 @@ import torch
 from benchmarks.steps import ROOT, Mode, Step, environment, heading, images
 from mdiqa_metric import DimensionDistance, Loss, Metric
 from mdiqa_metric.backbones.base import Backbone
-from mdiqa_metric.ops import convolution, feature_distance, pooling
+from mdiqa_metric.ops import convolution, feature_distance
 from tests.rows import build, content, row_of
 
 SIZE, ROUNDS, WHOLE = 256, 7, 1 << 60
 IN_BLOCKS = "distances in blocks"
-FEW_CHANNELS = "reduced pooling a few channels at a time"
-MEMORY = (("lpips-alex", IN_BLOCKS, 1024), ("dists", IN_BLOCKS, 1024), ("topiq-fr", FEW_CHANNELS, 512))
+MEMORY = (("lpips-alex", IN_BLOCKS, 1024), ("dists", IN_BLOCKS, 1024))
 METRICS = ("lpips-alex", "lpips-vgg", "dists", "stlpips-alex", "topiq-fr", "mdiqa-lite")
 
 
@@ -47,7 +46,6 @@ PATHS: dict[str, tuple[Any, str, Any]] = {
     "image gradient in blocks": (convolution, "_adjoint_in_blocks", convolution._adjoint),
     "ReLU gradient by integers": (convolution, "_where", plain_where),
     IN_BLOCKS: (feature_distance, "BLOCK", WHOLE),
-    FEW_CHANNELS: (pooling, "_height", lambda x: WHOLE),
 }
 
 
@@ -82,9 +80,9 @@ def main() -> None:
 
 
 def load(name: str) -> Metric:
-    """The metric with stand-in weights where it has none here; MDIQA-lite as a distance."""
+    """The metric with stand-in weights where it has none here; MDIQA and MDIQA-lite as distances."""
     metric = build(name, content(row_of(name).goldens[0]))
-    return DimensionDistance(metric) if name == "mdiqa-lite" else metric  # type: ignore[arg-type]
+    return DimensionDistance(metric) if name.startswith("mdiqa") else metric  # type: ignore[arg-type]
 
 
 def measure(metric: Metric) -> list[float]:

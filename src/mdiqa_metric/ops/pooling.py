@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -73,8 +73,8 @@ def gated_pool(x: Tensor, gate: Tensor, size: tuple[int, int]) -> Tensor:
 def reduced_pool(x: Tensor, weight: Tensor, bias: Tensor, size: tuple[int, int]) -> Tensor:
     """`adaptive_avg_pool2d(gelu(conv2d(x, weight, bias)), size)` of x (N, C, H, W): (N, D, *size).
 
-    With frozen weights the map (N, D, H, W), which is large if D is much larger than C, is never stored whole: on a
-    CPU it is computed a few channels at a time, and again in backward.
+    With frozen weights the map (N, D, H, W), which is large if D is much larger than C, is not saved for backward but
+    computed again there.
 
     Args:
         x: maps (N, C, H, W).
@@ -147,8 +147,7 @@ class _ReducedPool(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor, size: tuple[int, int]) -> Tensor:
-        blocks = _blocks(x, weight, bias)
-        return torch.cat([F.adaptive_avg_pool2d(F.gelu(F.conv2d(x, *block)), size) for block in blocks], 1)
+        return F.adaptive_avg_pool2d(F.gelu(F.conv2d(x, weight, bias)), size)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -157,23 +156,11 @@ class _ReducedPool(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         x, weight, bias = ctx.saved_tensors
-        total = torch.zeros_like(x)
+        weight = weight.to(x.dtype)
         with torch.autocast(x.device.type, enabled=False):
-            for (rows, shift), part in zip(_blocks(x, weight, bias), gradient.split(_height(x), 1), strict=True):
-                map_ = F.conv2d(x, rows.to(x.dtype), shift.to(x.dtype))
-                local = torch.ops.aten.gelu_backward(_spread_mean(part.to(x.dtype), map_), map_)
-                total = total + F.conv_transpose2d(local, rows.to(x.dtype))
-        return total, None, None, None
-
-
-def _height(x: Tensor) -> int:
-    """How many channels to compute at a time: on a CPU as many as stay in cache, else all."""
-    return max(16, (1 << 19) // x[0, 0].numel() // len(x)) if x.device.type == "cpu" else 1 << 30
-
-
-def _blocks(x: Tensor, weight: Tensor, bias: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
-    """The convolution's weight and bias, `_height` output channels at a time."""
-    return zip(weight.split(_height(x)), bias.split(_height(x)), strict=True)
+            map_ = F.conv2d(x, weight, bias.to(x.dtype))
+            local = torch.ops.aten.gelu_backward(_spread_mean(gradient.to(x.dtype), map_), map_)
+            return F.conv_transpose2d(local, weight), None, None, None
 
 
 def _spread_mean(gradient: Tensor, x: Tensor) -> Tensor:
