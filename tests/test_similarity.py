@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.fft import dctn
 from scipy.ndimage import correlate
 from scipy.stats import pearsonr
 
 from mdiqa_metric.ops.correlation import pearson
+from mdiqa_metric.ops.dct import block_dct
 from mdiqa_metric.ops.gradients import gradient_magnitude, gradient_maps
 from mdiqa_metric.ops.powers import power
 from mdiqa_metric.ops.similarity import similarity_map
@@ -94,3 +96,10 @@ def test_the_deviation_of_a_constant_map_is_zero_and_has_no_gradient():
         assert deviation[0, 0] == 0
         assert not gradient[0, 0].any()
         assert gradient.isfinite().all()
+
+
+def test_the_cosine_transform_is_scipys():
+    image = torch.rand(2, 1, 19, 24, dtype=torch.float64)
+    blocks = image[:, 0, :16].numpy().reshape(2, 2, 8, 3, 8).transpose(0, 1, 3, 2, 4)
+    expected = dctn(blocks, axes=(3, 4), norm="ortho")
+    np.testing.assert_allclose(block_dct(image).numpy(), expected, atol=1e-12)

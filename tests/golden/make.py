@@ -1,10 +1,12 @@
 """Makes the golden files that ../shared/golden does not have, from established packages run as they are.
 
-Needs scikit-image, SciPy, pytorch-msssim 1.0.0 (MIT), piq 0.8.0 (Apache-2.0), and for the super-resolution papers'
-convention the source archive of BasicSR 1.4.2 (Apache-2.0), whose metrics module runs on numpy and OpenCV alone:
+Needs scikit-image, SciPy, pytorch-msssim 1.0.0 (MIT), piq 0.8.0 and frame-analytics 0.7.0 (Apache-2.0), and for the
+super-resolution papers' convention the source archive of BasicSR 1.4.2 (Apache-2.0), whose metrics module runs on numpy
+and OpenCV alone:
 
     pip download --no-deps --no-binary :all: basicsr==1.4.2 && tar xzf basicsr-1.4.2.tar.gz
-    pip install opencv-python-headless scikit-image pytorch-msssim==1.0.0 piq==0.8.0
+    pip install opencv-python-headless scikit-image pytorch-msssim==1.0.0 piq==0.8.0 \
+        frame-analytics==0.7.0
     PYTHONPATH=basicsr-1.4.2 python -m tests.golden.make
 
 MS-SSIM is compared on sizes that halve without a rest: at odd edges every implementation does something else.
@@ -61,6 +63,15 @@ def main() -> None:
         EVEN_SHAPES,
     )
     write("gmsd-unrounded", "piq==0.8.0 gmsd in float64", piq("gmsd"), EVEN_SHAPES, lower_better=True)
+    write("psnr-hvs", "frame-analytics==0.7.0 psnr_hvs of unrounded luma in 0..255", on(luma, frame_analytics_hvs))
+
+
+def frame_analytics_hvs(image: np.ndarray, reference: np.ndarray) -> float:
+    """frame-analytics' PSNR-HVS of two planes in [0, 1]."""
+    from frame_analytics.psnrhvs import psnr_hvs
+
+    pair = [torch.from_numpy(255 * x) for x in (reference, image)]
+    return float(psnr_hvs(*pair, data_range=255))
 
 
 def piq(name: str) -> Score:
