@@ -63,9 +63,10 @@ def _score(image: Tensor, reference: Tensor) -> Tensor:
     stabilizers[0] = C_MEAN
     similarity = _mean_of_worst(1 - (root_x - root_y).square() / (variance_x + variance_y + stabilizers))
     covariance = (product - mean_x * mean_y)[:, :1]
-    structure = _mean_of_worst((covariance + C_MEAN) / (root_x[:, :1] * root_y[:, :1] + C_MEAN))
+    geometric = power(variance_x[:, :1] * variance_y[:, :1], 0.5)  # of equal maps exactly the covariance
+    structure = _mean_of_worst((covariance + C_MEAN) / (geometric + C_MEAN))
     share = torch.tensor([*weights.values()], dtype=x.dtype, device=x.device)
-    return (torch.cat([similarity[:, :1] * structure, similarity[:, 1:]], 1) * share).sum(1)
+    return 1 - ((1 - torch.cat([similarity[:, :1] * structure, similarity[:, 1:]], 1)) * share).sum(1)
 
 
 def _mean_of_worst(maps: Tensor) -> Tensor:

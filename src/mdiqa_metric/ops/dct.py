@@ -19,7 +19,7 @@ def block_dct(maps: Tensor, size: int = 8) -> Tensor:
 
     Example:
         >>> block_dct(torch.ones(1, 1, 9, 16))[0, 0, :, 0, 0]
-        tensor([8., 8.])
+        tensor([8.0000, 8.0000])
     """
     rows, columns = maps.shape[-2] // size, maps.shape[-1] // size
     blocks = maps[:, 0, : rows * size, : columns * size].unflatten(1, (rows, size)).unflatten(3, (columns, size))
