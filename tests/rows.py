@@ -75,6 +75,7 @@ ROWS = (
     Row("psnr-hvs-m", ("psnr_hvs_m",)),
     Row("psnr-hvs", ("psnr-hvs",)),
     Row("dss", ("dss",)),
+    Row("ssimulacra2", ("ssimulacra2",)),
     Row("lpips-alex", ("lpips-alex", "lpips-alex-standin"), amp_rtol=0.02),
     Row("lpips-vgg", ("lpips-vgg", "lpips-vgg-standin"), amp_rtol=0.02),
     Row("lpips-vgg-3dgs", ("lpips-vgg-3dgs-standin",), amp_rtol=0.02),

@@ -55,6 +55,18 @@ def gray_matlab(image: Tensor) -> Tensor:
     return round_8bit(RGB2GRAY[0] * red + RGB2GRAY[1] * green + RGB2GRAY[2] * blue)
 
 
+def srgb_to_linear(image: Tensor) -> Tensor:
+    """Light intensities of sRGB values, of any shape, in [0, 1]: `x / 12.92` up to 0.04045, else a power of 2.4.
+
+    Example:
+        >>> srgb_to_linear(torch.tensor([0.0, 0.04, 0.5, 1.0]))
+        tensor([0.0000, 0.0031, 0.2140, 1.0000])
+    """
+    # Below the knee the power would be of a number near 0, whose gradient is not used but must be finite.
+    curved = ((image.clamp(min=0.04) + 0.055) / 1.055) ** 2.4
+    return torch.where(image <= 0.04045, image / 12.92, curved)
+
+
 def clamp_to_range(image: Tensor) -> Tensor:
     """The image, of any shape, clamped to [0, 1]; the gradient is 1 in [0, 1], bounds included, and 0 outside.
 
