@@ -44,6 +44,26 @@ def filter_separable(maps: Tensor, taps: Tensor, padding: int = 0) -> Tensor:
     return maps.view(count, channels, *maps.shape[-2:])
 
 
+def filter_channels(maps: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """Correlates each channel with its own separable kernel, `down` along its columns and `across` along its rows.
+
+    Args:
+        maps: (N, C, H, W), not padded.
+        down, across: (C, K) taps, with K at most H and W.
+
+    Returns:
+        (N, C, H - K + 1, W - K + 1).
+
+    Example:
+        >>> down, across = torch.tensor([[1.0, 1.0], [1.0, 0.0]]), torch.tensor([[1.0, 1.0], [0.0, 1.0]])
+        >>> filter_channels(torch.arange(8.0).view(1, 2, 2, 2), down, across).flatten()
+        tensor([6., 5.])
+    """
+    channels = maps.shape[1]
+    maps = F.conv2d(maps, down[:, None, :, None], groups=channels)
+    return F.conv2d(maps, across[:, None, None, :], groups=channels)
+
+
 def downsample_mean(image: Tensor, factor: int) -> Tensor:
     """MATLAB's `imfilter(image, ones(factor) / factor^2, "symmetric")(1:factor:end, 1:factor:end)`.
 
