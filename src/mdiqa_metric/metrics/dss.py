@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..metric import Metric
 from ..ops.color import luma_full
-from ..ops.dct import block_dct
+from ..ops.dct import block_dct, blocks_of
 from ..ops.filters import filter_separable, gaussian_window
 from ..ops.powers import power
 from ..ops.precision import full_precision
@@ -51,7 +51,7 @@ class DSS(Metric):
 @full_precision
 def _score(image: Tensor, reference: Tensor) -> Tensor:
     weights = _weights()
-    x, y = (torch.stack([block_dct(each)[..., m, n] for m, n in weights], 1) for each in (image, reference))
+    x, y = (block_dct(blocks_of(each), [*weights]) for each in (image, reference))
 
     window = gaussian_window(3, 1.5, x)
     mean_x, mean_y, square_x, square_y, product = filter_separable(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..metric import Metric
 from ..ops.color import luma_full
-from ..ops.dct import block_dct
+from ..ops.dct import block_dct, blocks_of
 from ..ops.powers import power
 from ..ops.precision import full_precision
 
@@ -24,6 +24,11 @@ JPEG = (
 )
 # Contrast sensitivity is the first over the table, the strength of masking the square of the second over it.
 SENSITIVITY, MASKING = 25.735088, 10.0
+# The mean of a block's quarter less that of the block, as weights of its pixels: a row for each quarter.
+QUARTERS = [
+    [(1 / 16 if (i // 4, j // 4) == quarter else 0) - 1 / 64 for i in range(8) for j in range(8)]
+    for quarter in ((0, 0), (0, 1), (1, 0), (1, 1))
+]
 # Added to the mean squared error: equal images have 100 dB.
 EPSILON = 1e-10
 
@@ -68,29 +73,32 @@ class PSNRHVS(Metric):
 
 @full_precision
 def _score(x: Tensor, y: Tensor, masking: bool) -> Tensor:
-    ours, theirs, table = block_dct(x), block_dct(y), torch.tensor(JPEG, dtype=x.dtype, device=x.device)
+    x, y = blocks_of(x), blocks_of(y)
+    ours, theirs = block_dct(x), block_dct(y)
+    table = torch.tensor(JPEG, dtype=x.dtype, device=x.device).view(-1, 1, 1)
     error = (ours - theirs).abs()
     if masking:
-        hidden = torch.maximum(_mask(ours, x, table), _mask(theirs, y, table))[..., None, None]
-        threshold = (hidden * (table / MASKING).square()).flatten(3)
-        threshold = torch.cat([torch.zeros_like(threshold[..., :1]), threshold[..., 1:]], 3)  # the mean has no mask
-        error = (error - threshold.view_as(error)).relu()
-    return -10 * ((SENSITIVITY / table * error).square().mean((1, 2, 3, 4)) + EPSILON).log10()
+        hidden = torch.maximum(_mask(ours, x, table), _mask(theirs, y, table))
+        masked = error[:, 1:] - hidden * (table[1:] / MASKING).square()  # the mean is not masked
+        error = torch.cat([error[:, :1], masked.relu()], 1)
+    mean = (SENSITIVITY / table.flatten()).square() @ error.square().flatten(2) / error[0].numel()
+    return -10 * (mean.sum(1) + EPSILON).log10()
 
 
-def _mask(coefficients: Tensor, plane: Tensor, table: Tensor) -> Tensor:
-    """How much each block (N, h, w) hides: its texture, less where an edge leaves its quarters flat."""
-    texture = (coefficients * MASKING / table).square().flatten(3)[..., 1:].sum(3)
-    rows, columns = coefficients.shape[1:3]
-    blocks = plane[:, 0, : rows * 8, : columns * 8].unflatten(2, (columns, 2, 4)).unflatten(1, (rows, 2, 4))
-    whole = _variation(blocks, (2, 3, 5, 6))
-    quarters = _variation(blocks, (3, 6)).sum((2, 4))
+def _mask(coefficients: Tensor, blocks: Tensor, table: Tensor) -> Tensor:
+    """How much each block (N, 1, h, w) hides: its texture, less where an edge leaves its quarters flat."""
+    squares = coefficients[:, 1:].square()
+    whole = squares.sum(1, keepdim=True)  # the squared deviation of the block's pixels, since the DCT is orthonormal
+    texture = _weighted((MASKING / table[1:]).square().view(1, -1), squares)
+    # The means of the quarters less that of the block; what they do not explain is the deviation within quarters.
+    means = _weighted(torch.tensor(QUARTERS, dtype=blocks.dtype, device=blocks.device), blocks)
+    within = (whole - 16 * means.square().sum(1, keepdim=True)).relu()
     flat = whole == 0
     # 16 times the quarters' unbiased variances over 64 times the block's: 16 / 15 over 64 / 63 is 1.05.
-    evenness = 1.05 * (quarters / whole.masked_fill(flat, 1.0)).masked_fill(flat, 0.0)
+    evenness = 1.05 * (within / whole.masked_fill(flat, 1.0)).masked_fill(flat, 0.0)
     return power(texture * evenness, 0.5) / 32
 
 
-def _variation(blocks: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """The summed squared deviation from the mean over these dimensions."""
-    return (blocks - blocks.mean(dims, keepdim=True)).square().sum(dims)
+def _weighted(weights: Tensor, maps: Tensor) -> Tensor:
+    """Weighted sums of channels, by a row of weights (K, C) each: (N, C, h, w) -> (N, K, h, w)."""
+    return (weights @ maps.flatten(2)).unflatten(2, maps.shape[-2:])
