@@ -63,6 +63,7 @@ def main() -> None:
         EVEN_SHAPES,
     )
     write("gmsd-unrounded", "piq==0.8.0 gmsd in float64", piq("gmsd"), EVEN_SHAPES, lower_better=True)
+    write("vif-p", "piq==0.8.0 vif_p in float64", piq("vif_p"))
     write("psnr-hvs", "frame-analytics==0.7.0 psnr_hvs of unrounded luma in 0..255", on(luma, frame_analytics_hvs))
 
 
