@@ -81,6 +81,7 @@ ROWS = (
     Row("ssimulacra2", ("ssimulacra2",)),
     Row("flip", ("flip",), clamps=True),
     Row("vif-p", ("vif-p",)),
+    Row("sr-sim", ("srsim",)),
     Row("lpips-alex", ("lpips-alex", "lpips-alex-standin"), amp_rtol=0.02),
     Row("lpips-vgg", ("lpips-vgg", "lpips-vgg-standin"), amp_rtol=0.02),
     Row("lpips-vgg-3dgs", ("lpips-vgg-3dgs-standin",), amp_rtol=0.02),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .color import clamp_to_range
+from .precision import full_precision
 
 
 def resize(image: Tensor, size: Sequence[int], mode: str, overshoot: bool = False) -> Tensor:
@@ -42,3 +44,61 @@ def resize_shorter_side(image: Tensor, side: int, mode: str, overshoot: bool = F
     """
     shorter = min(image.shape[-2:])
     return resize(image, [side * length // shorter for length in image.shape[-2:]], mode, overshoot)
+
+
+@full_precision
+def resize_matlab(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """MATLAB's bicubic `imresize`, antialiased where it shrinks: maps (..., H, W) -> (..., *size).
+
+    Beyond the border the image is mirrored, where `resize` leaves the outside out, so the two differ near it. Values
+    overshoot at edges. In at least float32. `shrink_matlab` is the form that takes a factor.
+
+    Example:
+        >>> resize_matlab(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), (1, 2))
+        tensor([[0.0547, 0.9453]])
+    """
+    down, across = (_cubic_matrix(old, new, old, maps) for old, new in zip(maps.shape[-2:], size, strict=True))
+    return down @ maps @ across.mT
+
+
+@full_precision
+def shrink_matlab(maps: Tensor, factor: int) -> Tensor:
+    """MATLAB's `imresize(maps, 1 / factor)`: (..., H, W) -> (..., ceil(H / factor), ceil(W / factor)).
+
+    Like `resize_matlab`, but the scale stays `1 / factor` where a side is no multiple of it.
+
+    Example:
+        >>> shrink_matlab(torch.tensor([[0.0, 0.0, 1.0, 1.0, 1.0]]), 2)
+        tensor([[0.0547, 0.9336, 1.0234]])
+    """
+    new = [-(-side // factor) for side in maps.shape[-2:]]
+    down, across = (
+        _cubic_matrix(old, size, factor * size, maps) for old, size in zip(maps.shape[-2:], new, strict=True)
+    )
+    return down @ maps @ across.mT
+
+
+def _cubic_matrix(old: int, new: int, covered: int, like: Tensor) -> Tensor:
+    """The weights (new, old) of a bicubic resize of one side, mirrored beyond the border.
+
+    The new pixels cover `covered` of the old ones, which may be more than there are.
+    """
+    stretch = min(new / covered, 1.0)
+    reach = math.ceil(2 / stretch) + 1
+    # Positions in exact multiples of 1 / (2 new), which float32 alone would round.
+    doubled = (2 * torch.arange(new, device=like.device) + 1) * covered - new
+    first = doubled.div(2 * new, rounding_mode="floor")
+    offset = (doubled - first * 2 * new).to(like.dtype) / (2 * new)
+    taps = torch.arange(-reach, reach + 1, device=like.device)
+    weights = _cubic(stretch * (offset[:, None] - taps))
+    weights = weights / weights.sum(1, keepdim=True)
+    index = (first[:, None] + taps) % (2 * old)
+    index = torch.minimum(index, 2 * old - 1 - index)
+    return weights.new_zeros(new, old).scatter_add_(1, index, weights)
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """Keys' cubic kernel, a = -1/2."""
+    x = distance.abs()
+    near, far = (1.5 * x - 2.5) * x.square() + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x <= 1, near, torch.where(x < 2, far, 0.0))
