@@ -72,6 +72,7 @@ ROWS = (
     Row("gmsd-pyiqa", ("gmsd",), trainable=False),
     Row("ms-gmsd", ("ms_gmsd",)),
     Row("mdsi", ("mdsi",)),
+    Row("ilniqe", ("ilniqe",), amp_rtol=0.004, trainable=False),
     Row("lpips-alex", ("lpips-alex", "lpips-alex-standin"), amp_rtol=0.02),
     Row("lpips-vgg", ("lpips-vgg", "lpips-vgg-standin"), amp_rtol=0.02),
     Row("lpips-squeeze", ("lpips-squeeze", "lpips-squeeze-standin"), amp_rtol=0.02),
@@ -120,6 +121,8 @@ def filled(keys: dict[str, list[int]], data: dict[str, Any], part: str = "") -> 
         name = part + key
         value = golden.fill(name, tuple(shape))
         value = np.abs(value) if name in data.get("abs", ()) else value
+        if name in data.get("covariances", ()):
+            value = value.astype(np.float64) @ value.T.astype(np.float64) + 0.01 * np.eye(*shape)
         value = np.full(shape, data["values"][name], np.float32) if name in data.get("values", ()) else value
         state[key] = torch.from_numpy(np.asarray(value * np.float32(data.get("scale", {}).get(name, 1.0)), value.dtype))
     return state
