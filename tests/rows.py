@@ -82,6 +82,7 @@ ROWS = (
     Row("flip", ("flip",), clamps=True),
     Row("vif-p", ("vif-p",)),
     Row("sr-sim", ("srsim",)),
+    Row("ilniqe", ("ilniqe",), amp_rtol=0.004, trainable=False),
     Row("lpips-alex", ("lpips-alex", "lpips-alex-standin"), amp_rtol=0.02),
     Row("lpips-vgg", ("lpips-vgg", "lpips-vgg-standin"), amp_rtol=0.02),
     Row("lpips-vgg-3dgs", ("lpips-vgg-3dgs-standin",), amp_rtol=0.02),
@@ -131,6 +132,8 @@ def filled(keys: dict[str, list[int]], data: dict[str, Any], part: str = "") -> 
         name = part + key
         value = golden.fill(name, tuple(shape))
         value = np.abs(value) if name in data.get("abs", ()) else value
+        if name in data.get("covariances", ()):
+            value = value.astype(np.float64) @ value.T.astype(np.float64) + 0.01 * np.eye(*shape)
         value = np.full(shape, data["values"][name], np.float32) if name in data.get("values", ()) else value
         state[key] = torch.from_numpy(np.asarray(value * np.float32(data.get("scale", {}).get(name, 1.0)), value.dtype))
     return state

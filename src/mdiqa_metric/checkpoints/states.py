@@ -47,7 +47,7 @@ def read_state(path: str | os.PathLike[str], allow: Iterable[str] = ()) -> Any:
 
             # MATLAB stores doubles that happen to be whole in the smallest integer type; mat_dtype undoes that.
             arrays = loadmat(path, mat_dtype=True)
-            return _tensors({key: value for key, value in arrays.items() if not key.startswith("__")})
+            return {key: _matlab_content(value) for key, value in arrays.items() if not key.startswith("__")}
         with _allow_globals(allow):
             return torch.load(path, map_location="cpu", weights_only=True)
     except ImportError as error:
@@ -116,6 +116,16 @@ def _few(items: list[str]) -> str:
 def _tensors(arrays: Mapping[str, Any]) -> dict[str, Tensor]:
     native = {key: arrays[key].astype(arrays[key].dtype.newbyteorder("="), copy=False) for key in arrays}
     return {key: torch.from_numpy(array) for key, array in native.items()}
+
+
+def _matlab_content(value: Any) -> Any:
+    """A tensor of numbers; a list of a cell array, column by column; a dict of a struct's fields, in their order."""
+    if value.dtype.names:
+        records = [{name: _matlab_content(record[name]) for name in value.dtype.names} for record in value.ravel("F")]
+        return records[0] if len(records) == 1 else records
+    if value.dtype == object:
+        return [_matlab_content(item) for item in value.ravel("F")]
+    return value.tolist() if value.dtype.kind in "US" else _tensors({"": value})[""]
 
 
 def _allow_globals(names: Iterable[str]) -> Any:

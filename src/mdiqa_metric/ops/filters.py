@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -62,6 +64,34 @@ def filter_channels(maps: Tensor, down: Tensor, across: Tensor) -> Tensor:
     channels = maps.shape[1]
     maps = F.conv2d(maps, down[:, None, :, None], groups=channels)
     return F.conv2d(maps, across[:, None, None, :], groups=channels)
+
+
+def gaussian_derivatives(maps: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    """Horizontal and vertical derivative of maps (N, C, H, W) by a Gaussian's, (N, C, H, W) each.
+
+    The window is `-x exp(-(x^2 + y^2) / (2 sigma^2))`, 2 ceil(3 sigma) + 1 pixels wide and not scaled; zeros frame the
+    maps. Pixels are subtracted first, so that flat regions give exactly 0.
+
+    Example:
+        >>> gaussian_derivatives(torch.arange(9.0).expand(1, 1, 9, 9), 0.5)[0][0, 0, 4, 3:6]
+        tensor([0.3475, 0.3475, 0.3475])
+    """
+    reach = math.ceil(3 * sigma)
+    offsets = torch.arange(-reach, reach + 1, dtype=maps.dtype, device=maps.device)
+    taps = (-offsets.square() / (2 * sigma**2)).exp()
+    count, channels, height, width = maps.shape
+    planes = maps.reshape(1, count * channels, height, width)
+    across, down = F.pad(planes, (reach, reach)), F.pad(planes, (0, 0, reach, reach))
+    horizontal, vertical = torch.zeros_like(planes), torch.zeros_like(planes)
+    for step in range(1, reach + 1):
+        weight = step * math.exp(-(step**2) / (2 * sigma**2))
+        ahead, behind = reach + step, reach - step
+        horizontal += weight * (across[..., ahead : ahead + width] - across[..., behind : behind + width])
+        vertical += weight * (down[..., ahead : ahead + height, :] - down[..., behind : behind + height, :])
+    window = taps.expand(count * channels, 1, 1, -1)
+    horizontal = F.conv2d(horizontal, window.mT, padding=(reach, 0), groups=count * channels)
+    vertical = F.conv2d(vertical, window, padding=(0, reach), groups=count * channels)
+    return horizontal.view(maps.shape), vertical.view(maps.shape)
 
 
 def downsample_mean(image: Tensor, factor: int) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .filters import gaussian_window
 from .powers import power
 from .precision import full_precision
 
@@ -39,3 +40,32 @@ def standard_deviation(maps: Tensor, unbiased: bool) -> Tensor:
         tensor([[0.5000]])
     """
     return power(maps.flatten(2).var(2, unbiased=unbiased), 0.5)
+
+
+@full_precision
+def local_normalization(maps: Tensor, size: int, sigma: float) -> Tensor:
+    """`(x - m) / (s + 1)` of maps (N, C, H, W) in 0..255, with the local mean m and standard deviation s.
+
+    Both are weighted by a Gaussian window of `size` pixels (odd), beyond the border of which the edge is repeated: the
+    mean-subtracted contrast-normalized coefficients of BRISQUE and NIQE. Differences are squared, not squares
+    subtracted, so float32 suffices, and flat regions give exactly 0. In at least float32.
+
+    Example:
+        >>> local_normalization(torch.full((1, 1, 8, 8), 200.0), 5, 5 / 6).any()
+        tensor(False)
+    """
+    height, width = maps.shape[-2:]
+    padded = F.pad(maps, [size // 2] * 4, mode="replicate")
+    taps = gaussian_window(size, sigma, maps)
+    shifts = [
+        (taps[row] * taps[column], padded[..., row : row + height, column : column + width])
+        for row in range(size)
+        for column in range(size)
+    ]
+    excess, variance = torch.zeros_like(maps), torch.zeros_like(maps)  # of the mean over the pixel
+    for weight, shifted in shifts:
+        excess = excess + weight * (shifted - maps)
+    mean = maps + excess
+    for weight, shifted in shifts:
+        variance = variance + weight * (shifted - mean).square()
+    return -excess / (power(variance, 0.5) + 1)
