@@ -82,6 +82,10 @@ ROWS = (
     Row("flip", ("flip",), clamps=True),
     Row("vif-p", ("vif-p",)),
     Row("sr-sim", ("srsim",)),
+    Row("niqe", ("niqe-standin",), amp_rtol=0.01, trainable=False),
+    Row("niqe-matlab", ("niqe-matlab",), amp_rtol=0.01, trainable=False),
+    Row("brisque", ("brisque-standin",), amp_rtol=0.01, trainable=False),
+    Row("brisque-matlab", ("brisque-matlab",), amp_rtol=0.01, trainable=False),
     Row("ilniqe", ("ilniqe",), amp_rtol=0.004, trainable=False),
     Row("lpips-alex", ("lpips-alex", "lpips-alex-standin"), amp_rtol=0.02),
     Row("lpips-vgg", ("lpips-vgg", "lpips-vgg-standin"), amp_rtol=0.02),
@@ -125,6 +129,10 @@ def content(stem: str, folder: Path = GOLDEN) -> dict[str, Any]:
     return json.loads((folder / f"{stem}.json").read_text())
 
 
+# Stand-ins A that a golden file uses as A A' + 0.01 in float64.
+COVARIANCES = ("cov_prisparam", "templateModel.cov")
+
+
 def filled(keys: dict[str, list[int]], data: dict[str, Any], part: str = "") -> dict[str, Tensor]:
     """The stand-in parameters that a golden file was made with; `part` is in front of their names there."""
     state = {}
@@ -132,7 +140,7 @@ def filled(keys: dict[str, list[int]], data: dict[str, Any], part: str = "") -> 
         name = part + key
         value = golden.fill(name, tuple(shape))
         value = np.abs(value) if name in data.get("abs", ()) else value
-        if name in data.get("covariances", ()):
+        if name in COVARIANCES:
             value = value.astype(np.float64) @ value.T.astype(np.float64) + 0.01 * np.eye(*shape)
         value = np.full(shape, data["values"][name], np.float32) if name in data.get("values", ()) else value
         state[key] = torch.from_numpy(np.asarray(value * np.float32(data.get("scale", {}).get(name, 1.0)), value.dtype))

@@ -187,12 +187,19 @@ def write(
     lower_better: bool = False,
 ) -> None:
     """One golden file: the scores of the five public images."""
+    cases = [(shape, score(golden.degraded(*shape), golden.picture(*shape))) for shape in shapes]
+    write_cases(stem, reference, cases, kind="FR", lower_better=lower_better)
+
+
+def write_cases(
+    stem: str, reference: str, scores: list[tuple[tuple[int, int, int], float]], kind: str, lower_better: bool
+) -> None:
+    """One golden file of the images of these seeds and sizes and their scores."""
     cases = []
-    for shape in shapes:
+    for shape, score in scores:
         image = dict(zip(("seed", "height", "width"), shape, strict=True))
-        value = score(golden.degraded(*shape), golden.picture(*shape))
-        cases.append({"picture": image, "ref": image, "options": {}, "score": value})
-    data = {"reference": reference, "kind": "FR", "lower_better": lower_better, "checkpoint": {}, "cases": cases}
+        cases.append({"picture": image, "ref": image if kind == "FR" else None, "options": {}, "score": score})
+    data = {"reference": reference, "kind": kind, "lower_better": lower_better, "checkpoint": {}, "cases": cases}
     Path(__file__).with_name(f"{stem}.json").write_text(json.dumps(data, indent=1) + "\n")
 
 

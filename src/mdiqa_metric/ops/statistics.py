@@ -43,19 +43,24 @@ def standard_deviation(maps: Tensor, unbiased: bool) -> Tensor:
 
 
 @full_precision
-def local_normalization(maps: Tensor, size: int, sigma: float) -> Tensor:
+def local_normalization(maps: Tensor, size: int, sigma: float, border: str = "replicate") -> Tensor:
     """`(x - m) / (s + 1)` of maps (N, C, H, W) in 0..255, with the local mean m and standard deviation s.
 
-    Both are weighted by a Gaussian window of `size` pixels (odd), beyond the border of which the edge is repeated: the
-    mean-subtracted contrast-normalized coefficients of BRISQUE and NIQE. Differences are squared, not squares
-    subtracted, so float32 suffices, and flat regions give exactly 0. In at least float32.
+    Both are weighted by a Gaussian window of `size` pixels (odd), the mean-subtracted contrast-normalized coefficients
+    of BRISQUE and NIQE. Differences are squared, not squares subtracted, so float32 suffices, and flat regions give
+    exactly 0. In at least float32.
+
+    Args:
+        maps: (N, C, H, W).
+        size, sigma: of the window.
+        border: "replicate", where the edge is repeated beyond the border, or "constant", where zeros follow.
 
     Example:
         >>> local_normalization(torch.full((1, 1, 8, 8), 200.0), 5, 5 / 6).any()
         tensor(False)
     """
     height, width = maps.shape[-2:]
-    padded = F.pad(maps, [size // 2] * 4, mode="replicate")
+    padded = F.pad(maps, [size // 2] * 4, mode=border)
     taps = gaussian_window(size, sigma, maps)
     shifts = [
         (taps[row] * taps[column], padded[..., row : row + height, column : column + width])
