@@ -63,6 +63,8 @@ def main() -> None:
         EVEN_SHAPES,
     )
     write("gmsd-unrounded", "piq==0.8.0 gmsd in float64", piq("gmsd"), EVEN_SHAPES, lower_better=True)
+    gray_gmsd = on(gray_8bit, lambda x, y: piq("gmsd")(x[None], y[None]))
+    write("gmsd-matlab", f"piq==0.8.0 gmsd in float64 of {gray}", gray_gmsd, EVEN_SHAPES, lower_better=True)
     write("vif-p", "piq==0.8.0 vif_p in float64", piq("vif_p"))
     write("psnr-hvs", "frame-analytics==0.7.0 psnr_hvs of unrounded luma in 0..255", on(luma, frame_analytics_hvs))
 

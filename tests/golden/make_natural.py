@@ -106,7 +106,7 @@ def brisque(image: Array) -> float:
 
 def main() -> None:
     """Writes both files."""
-    for name, score in (("niqe-matlab", niqe), ("brisque-matlab", brisque)):
+    for name, score in (("niqe-gray", niqe), ("brisque-gray", brisque)):
         cases = [(shape, score(golden.picture(*shape))) for shape in SHAPES]
         write_cases(name, f"tests/golden/make_natural.py {score.__name__}", cases, kind="NR", lower_better=True)
 

@@ -8,11 +8,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..metric import Metric, QualityMap
-from ..ops.color import luma_full, round_8bit
+from ..ops.color import gray_matlab, luma_full, round_8bit
 from ..ops.gradients import gradient_magnitude
 from ..ops.similarity import similarity_map
 from ..ops.statistics import standard_deviation
 
+# What each convention scores, in words.
+CONVENTIONS = {
+    "paper": "Y BT.601 full range",
+    "matlab": "MATLAB rgb2gray, 8 bits",
+    "pyiqa": "Y BT.601 full range, rounded to 8 bits",
+}
 # The paper's T, for values in [0, 1].
 STABILIZER = 170 / 255**2
 
@@ -25,8 +31,9 @@ class GMSD(Metric):
     W // 2), 1 where the gradients agree. Lower is better. An odd last row or column is left out.
 
     Args:
-        convention: "paper", as above on BT.601 luma; or "pyiqa", for numbers to compare with that library's: it rounds
-            luma to 8 bits, as the authors' program gets it (scores differ by up to 2e-3 of their value).
+        convention: "paper", as above on BT.601 luma; "matlab", of MATLAB's rgb2gray rounded to 8 bits: the digits of
+            the authors' program; or "pyiqa", for numbers to compare with that library's: BT.601 luma rounded to 8 bits.
+            Rounding moves scores by up to 2e-3 of their value, and more where an image is almost its reference.
 
     Rounding has no useful gradient, so `Loss` refuses such a metric, although autograd passes straight through it.
 
@@ -46,18 +53,18 @@ class GMSD(Metric):
     min_size = 4
     no_gradient = "it rounds to 8 bits; use gmsd."
 
-    def __init__(self, convention: Literal["paper", "pyiqa"] = "paper") -> None:
+    def __init__(self, convention: Literal["paper", "matlab", "pyiqa"] = "paper") -> None:
         super().__init__()
-        if convention not in ("paper", "pyiqa"):
-            raise ValueError(f"GMSD takes convention 'paper' or 'pyiqa', got {convention!r}.")
+        if convention not in CONVENTIONS:
+            raise ValueError(f"GMSD takes convention 'paper', 'matlab' or 'pyiqa', got {convention!r}.")
         self.convention = convention
-        self.color = "Y BT.601 full range" + (", rounded to 8 bits" if convention == "pyiqa" else "")
+        self.color = CONVENTIONS[convention]
         self.differentiable = self.facts(convention=convention)["differentiable"]
 
     @classmethod
     def facts(cls, **options: Any) -> dict[str, Any]:
         """See `Metric.facts`."""
-        return super().facts() | {"differentiable": options.get("convention") != "pyiqa"}
+        return super().facts() | {"differentiable": options.get("convention", "paper") == "paper"}
 
     def score(self, image: Tensor, reference: Tensor) -> Tensor:
         """Scores (N,) from 0 up."""
@@ -69,7 +76,7 @@ class GMSD(Metric):
         return QualityMap(similarity_map(x, y, STABILIZER))
 
     def _prepare(self, image: Tensor) -> Tensor:
-        luma = luma_full(image)
+        luma = gray_matlab(image) if self.convention == "matlab" else luma_full(image)
         return F.avg_pool2d(round_8bit(luma) if self.convention == "pyiqa" else luma, 2)
 
     def extra_repr(self) -> str:
