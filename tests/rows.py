@@ -83,6 +83,7 @@ ROWS = (
     Row("flip", ("flip",), clamps=True),
     Row("vif-p", ("vif-p",)),
     Row("sr-sim", ("srsim",)),
+    Row("haarpsi", ("haarpsi",)),
     Row("niqe", ("niqe-standin",), amp_rtol=0.01, trainable=False),
     Row("niqe-gray", ("niqe-gray",), amp_rtol=0.01, trainable=False),
     Row("brisque", ("brisque-standin",), amp_rtol=0.01, trainable=False),

@@ -14,6 +14,8 @@ from .autograd import is_recorded
 BT601 = (0.299, 0.587, 0.114)
 # MATLAB's rgb2ycbcr: the same luma scaled to the studio range, 16..235 of 255.
 STUDIO = (65.481, 128.553, 24.966)
+# NTSC's chrominance I and Q of R, G, B; with BT.601's luma they make YIQ.
+CHROMINANCE = ((0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 # MATLAB's rgb2gray: the first row of the inverse of its YIQ matrix, which is BT.601 with more digits.
 RGB2GRAY = (0.298936021293775, 0.587043074451121, 0.114020904255103)
 
@@ -27,6 +29,17 @@ def luma_full(image: Tensor) -> Tensor:
     """
     red, green, blue = image.split(1, 1)
     return BT601[0] * red + BT601[1] * green + BT601[2] * blue
+
+
+def yiq(image: Tensor) -> Tensor:
+    """NTSC's YIQ: RGB (N, 3, H, W) in [0, 1] -> full-range luma in [0, 1], I in [-0.6, 0.6] and Q in [-0.53, 0.53].
+
+    Example:
+        >>> yiq(torch.tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1)).flatten()
+        tensor([ 0.5925,  0.4586, -0.0499])
+    """
+    red, green, blue = image.split(1, 1)
+    return torch.cat([luma_full(image), *(a * red + b * green + c * blue for a, b, c in CHROMINANCE)], 1)
 
 
 def luma_studio(image: Tensor) -> Tensor:
