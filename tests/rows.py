@@ -84,6 +84,8 @@ ROWS = (
     Row("vif-p", ("vif-p",)),
     Row("sr-sim", ("srsim",)),
     Row("haarpsi", ("haarpsi",)),
+    Row("fsim", ("fsim",)),
+    Row("fsim-y", ("fsim-y",)),
     Row("niqe", ("niqe-standin",), amp_rtol=0.01, trainable=False),
     Row("niqe-gray", ("niqe-gray",), amp_rtol=0.01, trainable=False),
     Row("brisque", ("brisque-standin",), amp_rtol=0.01, trainable=False),

@@ -20,6 +20,7 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,6 +66,7 @@ def main() -> None:
     write("gmsd-unrounded", "piq==0.8.0 gmsd in float64", piq("gmsd"), EVEN_SHAPES, lower_better=True)
     gray_gmsd = on(gray_8bit, lambda x, y: piq("gmsd")(x[None], y[None]))
     write("gmsd-matlab", f"piq==0.8.0 gmsd in float64 of {gray}", gray_gmsd, EVEN_SHAPES, lower_better=True)
+    write("fsim-y", "piq==0.8.0 fsim(chromatic=False) in float64", piq("fsim", chromatic=False))
     write("vif-p", "piq==0.8.0 vif_p in float64", piq("vif_p"))
     write("psnr-hvs", "frame-analytics==0.7.0 psnr_hvs of unrounded luma in 0..255", on(luma, frame_analytics_hvs))
 
@@ -77,14 +79,14 @@ def frame_analytics_hvs(image: np.ndarray, reference: np.ndarray) -> float:
     return float(psnr_hvs(*pair, data_range=255))
 
 
-def piq(name: str) -> Score:
+def piq(name: str, **options: Any) -> Score:
     """piq's metric of that name in float64."""
 
     def score(image: np.ndarray, reference: np.ndarray) -> float:
         import piq as library
 
         pair = [torch.from_numpy(x.astype(np.float64))[None] for x in (image, reference)]
-        return float(getattr(library, name)(*pair))
+        return float(getattr(library, name)(*pair, **options))
 
     return score
 
