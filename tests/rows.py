@@ -86,6 +86,7 @@ ROWS = (
     Row("haarpsi", ("haarpsi",)),
     Row("fsim", ("fsim",)),
     Row("fsim-y", ("fsim-y",)),
+    Row("vsi", ("vsi",)),
     Row("niqe", ("niqe-standin",), amp_rtol=0.01, trainable=False),
     Row("niqe-gray", ("niqe-gray",), amp_rtol=0.01, trainable=False),
     Row("brisque", ("brisque-standin",), amp_rtol=0.01, trainable=False),
