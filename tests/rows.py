@@ -93,6 +93,8 @@ ROWS = (
     Row("brisque-gray", ("brisque-gray",), amp_rtol=0.01, trainable=False),
     Row("ilniqe", ("ilniqe",), amp_rtol=0.004, trainable=False),
     Row("nrqm", ("nrqm",), amp_rtol=0.05, trainable=False),
+    Row("wadiqam-nr", ("wadiqam-nr",), amp_rtol=0.02, near_zero=0.005),
+    Row("wadiqam-fr", ("wadiqam-fr",), amp_rtol=0.02, needs_trained_weights=True),
     Row("lpips-alex", ("lpips-alex", "lpips-alex-standin"), amp_rtol=0.02),
     Row("lpips-vgg", ("lpips-vgg", "lpips-vgg-standin"), amp_rtol=0.02),
     Row("lpips-vgg-3dgs", ("lpips-vgg-3dgs-standin",), amp_rtol=0.02),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mdiqa_metric.layers.crops import crop, grid_places, mean_over_crops, tile_places
+from mdiqa_metric.layers.crops import PatchScores, crop, grid_places, map_chunks, mean_over_crops, tile_places
 
 
 def published_grid(height, width, size, count):
@@ -89,6 +89,43 @@ def test_the_mean_does_not_depend_on_chunks_nor_its_gradient(chunk, checkpointin
     (ours,) = torch.autograd.grad(found.sum(), image)
     (theirs,) = torch.autograd.grad(expected.sum(), image)
     torch.testing.assert_close(ours, theirs)
+
+
+def test_crops_have_autograds_derivatives():
+    places = tile_places(12, 15, 6, 4, reach_end=True)
+    image = torch.rand(2, 3, 12, 15, dtype=torch.float64, requires_grad=True)
+    (ours,) = torch.autograd.grad(crop(image, places, 6).pow(3).sum(), image, create_graph=True)
+    plain = torch.stack([image[..., top : top + 6, left : left + 6] for top, left in places], 1)
+    (theirs,) = torch.autograd.grad(plain.pow(3).sum(), image, create_graph=True)
+    torch.testing.assert_close(ours, theirs)
+    second = [torch.autograd.grad(gradient.square().sum(), image)[0] for gradient in (ours, theirs)]
+    torch.testing.assert_close(*second)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_chunks_of_rows_change_nothing(chunk):
+    rows = torch.rand(2, 7, 4, dtype=torch.float64, requires_grad=True)
+    seen = []
+
+    def score(x, y):
+        seen.append(len(x))
+        return (x * y).tanh().sum(1, keepdim=True)
+
+    found = map_chunks(score, rows.unbind(), chunk)
+    assert max(seen) == min(chunk, 7)
+    expected = score(*rows)
+    torch.testing.assert_close(found, expected)
+    ours, theirs = (torch.autograd.grad(each.square().sum(), rows)[0] for each in (found, expected))
+    torch.testing.assert_close(ours, theirs)
+    with pytest.raises(ValueError, match="chunk of 0"):
+        map_chunks(score, rows.unbind(), 0)
+
+
+def test_patches_count_by_their_weights():
+    scores = PatchScores(
+        torch.tensor([[[[1.0, 4.0]]], [[[2.0, 2.0]]]]), torch.tensor([[[[2.0, 1.0]]], [[[1e-8, 1e-8]]]])
+    )
+    assert torch.equal(scores.mean(), torch.tensor([2.0, 2.0]))
 
 
 def test_it_compiles_as_one_graph():

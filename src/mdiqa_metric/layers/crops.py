@@ -8,13 +8,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..ops.autograd import takes_function
 from .checkpointing import maybe_checkpoint
 
 Place = tuple[int, int]
+
+
+class PatchScores(NamedTuple):
+    """What `explain` returns for a metric that pools patches by weights which it predicts.
+
+    Attributes:
+        map: the patches' scores (N, 1, rows, columns).
+        weights: what each counts (N, 1, rows, columns), above 0. The score is the mean of `map` by these weights.
+    """
+
+    map: Tensor
+    weights: Tensor
+
+    def mean(self) -> Tensor:
+        """The weighted mean (N,).
+
+        Example:
+            >>> PatchScores(torch.tensor([[[[1.0, 4.0]]]]), torch.tensor([[[[2.0, 1.0]]]])).mean()
+            tensor([2.])
+        """
+        return (self.map * self.weights).sum((1, 2, 3)) / self.weights.sum((1, 2, 3))
 
 
 def grid_places(
@@ -83,11 +106,47 @@ def tile_places(height: int, width: int, size: int, stride: int, reach_end: bool
 def crop(image: Tensor, places: Sequence[Place], size: int) -> Tensor:
     """Square crops of images (N, C, H, W) at K places, inside the image: (N, K, C, size, size).
 
+    Backward adds the crops' gradients up in one image; autograd would make an image a crop.
+
     Example:
         >>> crop(torch.zeros(2, 3, 64, 64), [(0, 0), (32, 32)], 32).shape
         torch.Size([2, 2, 3, 32, 32])
     """
-    return torch.stack([image[..., top : top + size, left : left + size] for top, left in places], 1)
+    return _Crop.apply(image, places, size) if takes_function(image) else _crop(image, places, size)
+
+
+def check_chunk(chunk: int) -> int:
+    """How many crops to score at a time, if it is 1 or more.
+
+    Raises:
+        ValueError: it is below 1.
+
+    Example:
+        >>> check_chunk(16)
+        16
+    """
+    if chunk < 1:
+        raise ValueError(f"Crops are scored 1 or more at a time, got a chunk of {chunk}: use a larger one.")
+    return chunk
+
+
+def map_chunks(function: Callable[..., Tensor], tensors: Sequence[Tensor], chunk: int) -> Tensor:
+    """`function(*tensors)` over the first dimension, `chunk` rows at a time, for a function that takes rows apart.
+
+    Where there is more than one chunk, only the function's inputs are saved for backward and it runs again there, so
+    that memory does not grow with the number of rows, with gradients or without.
+
+    Raises:
+        ValueError: `chunk` is below 1.
+
+    Example:
+        >>> map_chunks(torch.sqrt, [torch.tensor([1.0, 4.0, 9.0])], chunk=2)
+        tensor([1., 2., 3.])
+    """
+    check_chunk(chunk)
+    several = len(tensors[0]) > chunk
+    pieces = zip(*(rows.split(chunk) for rows in tensors), strict=True)
+    return torch.cat([maybe_checkpoint(several, function, *piece) for piece in pieces])
 
 
 def mean_over_crops(
@@ -118,8 +177,7 @@ def mean_over_crops(
         >>> mean_over_crops(lambda x: x.mean((1, 2, 3)), [image], tile_places(4, 4, 2, 2), 2)
         tensor([7.5000])
     """
-    if chunk < 1:
-        raise ValueError(f"Crops are scored 1 or more at a time, got a chunk of {chunk}: use a larger one.")
+    check_chunk(chunk)
     count, totals = images[0].shape[0], []
     step = max(1, chunk // count)
     for start in range(0, len(places), step):
@@ -136,3 +194,44 @@ def _check_size(height: int, width: int, size: int) -> None:
         raise ValueError(
             f"Crops of {size}x{size} pixels need an image as large, got {height}x{width}: enlarge it first."
         )
+
+
+def _crop(image: Tensor, places: Sequence[Place], size: int) -> Tensor:
+    """`crop` by plain operations."""
+    return torch.stack([image[..., top : top + size, left : left + size] for top, left in places], 1)
+
+
+class _Crop(torch.autograd.Function):
+    """`crop`; its gradient is `_Paste`, whose gradient is this, so it can be differentiated any number of times."""
+
+    @staticmethod
+    def forward(image: Tensor, places: Sequence[Place], size: int) -> Tensor:
+        return _crop(image, places, size)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        image, ctx.places, ctx.size = inputs
+        ctx.shape = image.shape
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _Paste.apply(gradient, ctx.places, ctx.size, ctx.shape), None, None
+
+
+class _Paste(torch.autograd.Function):
+    """The sum (N, C, H, W) of crops, each at its place."""
+
+    @staticmethod
+    def forward(crops: Tensor, places: Sequence[Place], size: int, shape: torch.Size) -> Tensor:
+        total = crops.new_zeros(shape)
+        for (top, left), each in zip(places, crops.unbind(1), strict=True):
+            total[..., top : top + size, left : left + size] += each
+        return total
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.places, ctx.size, _ = inputs
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return _Crop.apply(gradient, ctx.places, ctx.size), None, None, None
