@@ -25,8 +25,8 @@ def test_adm_tells_scales_additive_impairment_and_adm3():
         found = plain.explain(image, reference)
         # One luma in a thousand lies halfway between two 8-bit values, and which one it gets is rounding noise.
         torch.testing.assert_close(found.scales[0], torch.tensor(extra["scales"]), rtol=0, atol=5e-4)
-        assert found.aim.item() == pytest.approx(extra["aim"], abs=1e-5)
-        assert found.adm3.item() == pytest.approx(extra["adm3"], abs=1e-5)
+        assert found.aim.item() == pytest.approx(extra["aim"], abs=1e-4)
+        assert found.adm3.item() == pytest.approx(extra["adm3"], abs=1e-4)
         score = never_enhanced(image, reference).item()
         assert score == pytest.approx(extra["no_enhancement_gain"]["adm2"], abs=1e-4)
     assert create("adm", gain=1).score_range == (0, 1)
