@@ -165,7 +165,7 @@ def published_forests(data: dict[str, Any]) -> dict[str, Any]:
         {name: torch.tensor(forest.get(name, [0]), dtype=torch.float64) for name in fields}
         for forest in data["forests"]
     ]
-    return {"model": {"linear": torch.tensor(data["linear"]), "rf": forests}}
+    return {"model": {"linear": torch.tensor(data["linear"], dtype=torch.float64), "rf": forests}}
 
 
 # What MDIQA's golden file calls the parts.
@@ -248,10 +248,10 @@ def photograph(height: int, width: int) -> Tensor:
     return image[..., 16 : 16 + height, 150 : 150 + width].contiguous()
 
 
-def pair_of(row: Row, count: int = 1) -> tuple[Tensor, Tensor | None]:
+def pair_of(row: Row, count: int = 1, least: tuple[int, int] = (40, 48)) -> tuple[Tensor, Tensor | None]:
     """Noisy photographs (count, 3, H, W) at a small size that the metric takes, and their reference or None."""
     metric = metric_of(row)
-    height, width = max(40, metric.min_size + 3), max(48, metric.min_size + 6)
+    height, width = max(least[0], metric.min_size + 3), max(least[1], metric.min_size + 6)
     clean = torch.cat([photograph(height, width).roll(16 * index, -1) for index in range(count)])
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
     image = (clean + 0.1 * noise).clamp(0, 1)

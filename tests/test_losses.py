@@ -85,7 +85,7 @@ def test_a_single_stray_value_does_not_turn_the_gradient(row):
             assert value.isfinite()
             assert gradient.isfinite().all()
             if place == "pixel":
-                assert cosine(gradient, clean) > 0.9, stray  # on 72 x 88 pixels; see below for 256
+                assert cosine(gradient, clean) > 0.85, stray  # on 40 x 48 pixels; see below for 256
 
 
 @pytest.mark.parametrize("form", [lambda lite: lite, DimensionMean], ids=["overall", "mean"])
@@ -134,15 +134,21 @@ def test_resizing_stays_in_the_range():
 # --- a gradient everywhere --------------------------------------------------------------------------------------------
 
 
-@each_paired
+@pytest.mark.parametrize(
+    "row",
+    # Of an inverted image VIF-P keeps nothing: its covariances are negative, so the score is 0 all around. And ADM's
+    # wavelets see no detail in a ramp that could be impaired.
+    [row for row in PAIRED if row.name not in ("vif-p", "adm-aim")],
+    ids=lambda row: row.name,
+)
 def test_an_inverted_image_has_a_gradient(row):
     loss = Loss(metric_of(row))
     _, reference = pair_of(row)
     ramp = torch.linspace(0.2, 0.8, reference.shape[-1]).expand_as(reference)
     value, gradient = value_and_gradient(loss, 1 - ramp, ramp)
     assert (gradient.abs().amax((0, 2, 3)) > 0).all()
-    steps = [loss(1 - ramp - size * gradient / gradient.abs().max(), ramp) for size in (1e-3, 1e-2)]
-    assert min(steps) <= value
+    steps = [loss(1 - ramp - size * gradient / gradient.abs().max(), ramp) for size in (1e-4, 1e-3, 1e-2)]
+    assert min(steps) <= value + 1e-4 * value.abs()
 
 
 @pytest.mark.parametrize("name", ["ms-ssim-rgb", "ms-ssim-y-full"])
@@ -330,7 +336,10 @@ def test_second_derivatives_are_those_of_the_gradient(row):
     # Along the direction and along the product itself: single entries feel each ReLU that changes sides.
     for way in (direction, product / product.abs().max()):
         along, slope = (product * way).sum(), (expected * way).sum()
-        torch.testing.assert_close(along, slope, rtol=2e-2, atol=2e-3 * expected.norm().item() * way.norm().item())
+        atol = 2e-3 * expected.norm().item() * way.norm().item()
+        # Where the second derivative is 0, as of a network of ReLUs, the difference is rounding noise over the step.
+        noise = 1e-12 * first.norm().item() * way.norm().item() / step
+        torch.testing.assert_close(along, slope, rtol=2e-2, atol=atol + noise)
 
 
 @pytest.mark.parametrize("name", ["psnr", "ssim-rgb", "ms-ssim-rgb", "mdiqa-lite-mean"])

@@ -118,7 +118,8 @@ class ADMAim(Metric):
     """Additive impairment, of VMAF's `float_adm`: 0 for equal images, 1 at most, lower is better.
 
     What `ADM` parts from the reference as added (noise, ringing, blocks), weighted by contrast sensitivity and masked
-    by what is restored, over the detail of the reference. See `ADM` for the paper and `gain`.
+    by what is restored, over the detail of the reference. Where that is more than 1, the score is 1 and the gradient
+    goes on. See `ADM` for the paper and `gain`.
 
     Raises:
         ValueError: `gain` is below 1.
@@ -143,7 +144,8 @@ class ADMAim(Metric):
     def score(self, image: Tensor, reference: Tensor) -> Tensor:
         """Scores (N,) in [0, 1]."""
         _, added, whole = _norms(_luma(image, False), _luma(reference, False), gain=self.gain)
-        return (added.sum(1) / whole.sum(1)).clamp(max=1)
+        share = added.sum(1) / whole.sum(1)
+        return share - (share.detach() - 1).relu()  # 1 at most, with a gradient that leads back
 
     def extra_repr(self) -> str:
         """The option, for `repr` and `fingerprint`."""

@@ -14,6 +14,7 @@ from ..ops.color import round_8bit
 from ..ops.distributions import fit_asymmetric_gaussian, fit_weibull
 from ..ops.filters import filter_separable, gaussian_derivatives, gaussian_window
 from ..ops.log_gabor import log_gabor_filters
+from ..ops.natural_scene import normalized_features, pristine_distance
 from ..ops.precision import full_precision
 from ..ops.resize import resize_matlab
 from ..ops.statistics import local_normalization
@@ -97,11 +98,7 @@ class ILNIQE(Metric):
 
 @full_precision
 def _distances(features: Tensor, mean: Tensor, projection: Tensor, origin: Tensor) -> Tensor:
-    """Mahalanobis distances (N, B) of features (N, B, F) from the pristine model, under the mean of both covariances.
-
-    With coefficients y whitened by the pristine model and their centered rows Z / sqrt(B - 1) = U diag(s) V', the
-    inverse of (1 + Z'Z) / 2 is 2 outside V's span and 2 / (1 + s^2) along it: nothing large is squared or inverted.
-    """
+    """Distances (N, B) of blocks' features (N, B, F) from the pristine model; see `pristine_distance`."""
     valid = features.isfinite().all(2, keepdim=True)
     count = valid.sum(1, keepdim=True)
     cut = torch.where(valid, features, mean).clamp(max=HIGHEST)
@@ -109,12 +106,7 @@ def _distances(features: Tensor, mean: Tensor, projection: Tensor, origin: Tenso
     middle = torch.where(valid, whitened, 0.0).sum(1, keepdim=True) / count.clamp(min=1)
     middle = torch.where(count > 0, middle, MISSING)
     whitened = torch.where(valid, whitened, middle)
-    rows = (whitened - middle) / (count - 1).clamp(min=1).sqrt()
-    _, spread, axes = torch.linalg.svd(rows, full_matrices=False)
-    along = whitened @ axes.mT
-    outside = whitened - along @ axes
-    energy = outside.square().sum(2) + (along.square() / (1 + spread.square()).unsqueeze(1)).sum(2)
-    return (2 * energy).sqrt()
+    return pristine_distance(whitened, whitened, middle)
 
 
 @full_precision
@@ -152,14 +144,7 @@ def _scale_features(rgb: Tensor, opponent: Tensor, scale: int) -> Tensor:
 
 def _normalized_features(luminance: Tensor, scale: int) -> Tensor:
     """Of the normalized luminance and its products with neighbors, around each block's borders (N, 36, 18)."""
-    tiles = _tiles(local_normalization(luminance, 5, 5 / 6), scale)
-    shape, left, right = fit_asymmetric_gaussian(tiles.flatten(3))
-    features = [shape, (left + right) / 2]
-    for shift in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        shape, left, right = fit_asymmetric_gaussian((tiles * tiles.roll(shift, (3, 4))).flatten(3))
-        mean = (right - left) * (torch.lgamma(2 / shape) - torch.lgamma(1 / shape)).exp()
-        features += [shape, mean, left, right]
-    return _by_block(*features)
+    return normalized_features(_tiles(local_normalization(luminance, 5, 5 / 6), scale).squeeze(1))
 
 
 def _color_features(rgb: Tensor, scale: int) -> Tensor:

@@ -57,7 +57,7 @@ def _score(image: Tensor, reference: Tensor) -> Tensor:
     gradients = similarity_map(gradient_magnitude(x[:, :1], "scharr"), gradient_magnitude(y[:, :1], "scharr"), C2)
     color = similarity_map(x[:, 1:], y[:, 1:], C3).prod(1, keepdim=True)
     # The principal power of a negative number lies at an angle of pi times the exponent.
-    turn = torch.where(color < 0, math.cos(math.pi * BETA), 1.0)
+    turn = 1 - (color < 0).to(color.dtype) * (1 - math.cos(math.pi * BETA))
     similarity = similarity_map(ours, theirs, C1) * power(gradients, ALPHA) * power(color.abs(), BETA) * turn
     weight = torch.maximum(ours, theirs)
     # One minus the weighted mean of what is missing: equal images give exactly 1.

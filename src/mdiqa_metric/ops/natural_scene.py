@@ -60,7 +60,7 @@ def pristine_distance(points: Tensor, blocks: Tensor, middle: Tensor) -> Tensor:
         tensor([[7.0711]])
     """
     centered = blocks - middle
-    count = centered.any(2, keepdim=True).sum(1, keepdim=True)
+    count = centered.any(2, keepdim=True).sum(1, keepdim=True).to(centered.dtype)
     _, spread, axes = torch.linalg.svd(centered / (count - 1).clamp(min=1).sqrt(), full_matrices=False)
     along = points @ axes.mT
     outside = points - along @ axes
