@@ -17,6 +17,7 @@ from .distributions import generalized_gaussian_shape
 from .filters import filter_separable, gaussian_window
 from .precision import full_precision
 from .resize import resize_matlab
+from .ssim import WINDOW_SIGMA, WINDOW_SIZE
 from .steerable_pyramid import steerable_pyramid
 
 # Blocks of the cosine transform and the pixels between them; patches of the singular values.
@@ -146,12 +147,12 @@ def normalized_band(bands: Tensor, index: int, parents: Tensor | None, guard: in
         around.append(parents[:, index, 1:-1, 1:-1])
         count += 1
     around += [bands[:, other, 1:-1, 1:-1] for other in range(bands.shape[1]) if other != index]
-    rows = torch.stack(around, -1).flatten(1, 2)
-    # C is R'R / (h w) of the QR decomposition: the root of its inverse, without squaring the rows.
-    _, deviations, axes = torch.linalg.svd(torch.linalg.qr(rows, mode="r").R)
+    columns = torch.stack(around, 1).flatten(2)
+    # C is R'R / (h w) of the QR decomposition: the root of its inverse, without squaring the coefficients.
+    _, deviations, axes = torch.linalg.svd(torch.linalg.qr(columns.mT, mode="r").R)
     kept = deviations > RANK_TOLERANCE * deviations[:, :1]
     inverse = torch.where(kept, 1 / deviations, 0.0).unsqueeze(-1) * axes
-    energy = (rows @ inverse.mT).square().sum(2).unflatten(1, (height, width)) * (height * width / count)
+    energy = (inverse @ columns).square().sum(1).unflatten(1, (height, width)) * (height * width / count)
     center = own[:, 1:-1, 1:-1]
     center = center - center.mean((1, 2), keepdim=True)
     ratio = torch.where(energy > 0, center / energy.sqrt(), 0.0)[:, guard : height - guard, guard : width - guard]
@@ -215,4 +216,12 @@ def _contrast_structure(first: tuple[Tensor, Tensor, Tensor], second: tuple[Tens
 
 
 def _blur(maps: Tensor) -> Tensor:
-    return filter_separable(maps, gaussian_window(11, 1.5, maps))
+    """SSIM's window over maps (N, 1, H, W). A CPU adds shifted maps of one channel faster than it convolves them."""
+    taps = gaussian_window(WINDOW_SIZE, WINDOW_SIGMA, maps)
+    for dim in (2, 3):
+        size = maps.shape[dim] - WINDOW_SIZE + 1
+        total = taps[0] * maps.narrow(dim, 0, size)
+        for start in range(1, WINDOW_SIZE):
+            total.addcmul_(taps[start], maps.narrow(dim, start, size))
+        maps = total
+    return maps
