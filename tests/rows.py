@@ -72,6 +72,8 @@ ROWS = (
     Row("gmsd-pyiqa", ("gmsd",), trainable=False),
     Row("ms-gmsd", ("ms_gmsd",)),
     Row("mdsi", ("mdsi",)),
+    Row("cw-ssim", ("cw-ssim-unrounded",)),
+    Row("cw-ssim-pyiqa", ("cw_ssim",), trainable=False),
     Row("lpips-alex", ("lpips-alex", "lpips-alex-standin"), amp_rtol=0.02),
     Row("lpips-vgg", ("lpips-vgg", "lpips-vgg-standin"), amp_rtol=0.02),
     Row("lpips-squeeze", ("lpips-squeeze", "lpips-squeeze-standin"), amp_rtol=0.02),
