@@ -14,6 +14,8 @@ from .autograd import is_recorded
 BT601 = (0.299, 0.587, 0.114)
 # MATLAB's rgb2ycbcr: the same luma scaled to the studio range, 16..235 of 255.
 STUDIO = (65.481, 128.553, 24.966)
+# Pillow's conversion to gray, in parts of 65536.
+PILLOW = (19595.0, 38470.0, 7471.0)
 # MATLAB's rgb2gray: the first row of the inverse of its YIQ matrix, which is BT.601 with more digits.
 RGB2GRAY = (0.298936021293775, 0.587043074451121, 0.114020904255103)
 
@@ -53,6 +55,22 @@ def gray_matlab(image: Tensor) -> Tensor:
     """
     red, green, blue = image.split(1, 1)
     return round_8bit(RGB2GRAY[0] * red + RGB2GRAY[1] * green + RGB2GRAY[2] * blue)
+
+
+def gray_pillow(image: Tensor) -> Tensor:
+    """Pillow's gray, `convert("L")`, of an 8-bit image: RGB (N, 3, H, W) in [0, 1] -> (N, 1, H, W), multiples of 1/255.
+
+    The gradient is that of `luma_full` (straight-through).
+
+    Example:
+        >>> gray_pillow(torch.tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1)) * 255
+        tensor([[[[151.]]]])
+    """
+    luma = luma_full(image)
+    single = image.detach().to(torch.promote_types(image.dtype, torch.float32))
+    red, green, blue = (single * 255).round().split(1, 1)  # whole numbers below 2^24 from here on, which float32 holds
+    gray = ((PILLOW[0] * red + PILLOW[1] * green + PILLOW[2] * blue + 32768) / 65536).floor() / 255
+    return luma + (gray.to(luma.dtype) - luma.detach())
 
 
 def clamp_to_range(image: Tensor) -> Tensor:
