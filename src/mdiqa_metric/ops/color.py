@@ -16,6 +16,8 @@ BT601 = (0.299, 0.587, 0.114)
 STUDIO = (65.481, 128.553, 24.966)
 # NTSC's chrominance I and Q of R, G, B; with BT.601's luma they make YIQ.
 CHROMINANCE = ((0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+# Pillow's conversion to gray, in parts of 65536.
+PILLOW = (19595.0, 38470.0, 7471.0)
 # MATLAB's rgb2gray: the first row of the inverse of its YIQ matrix, which is BT.601 with more digits.
 RGB2GRAY = (0.298936021293775, 0.587043074451121, 0.114020904255103)
 
@@ -93,6 +95,20 @@ def srgb_to_linear(image: Tensor) -> Tensor:
     # Below the knee the power would be of a number near 0, whose gradient is not used but must be finite.
     curved = ((image.clamp(min=0.04) + 0.055) / 1.055) ** 2.4
     return torch.where(image <= 0.04045, image / 12.92, curved)
+def gray_pillow(image: Tensor) -> Tensor:
+    """Pillow's gray, `convert("L")`, of an 8-bit image: RGB (N, 3, H, W) in [0, 1] -> (N, 1, H, W), multiples of 1/255.
+
+    The gradient is that of `luma_full` (straight-through).
+
+    Example:
+        >>> gray_pillow(torch.tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1)) * 255
+        tensor([[[[151.]]]])
+    """
+    luma = luma_full(image)
+    single = image.detach().to(torch.promote_types(image.dtype, torch.float32))
+    red, green, blue = (single * 255).round().split(1, 1)  # whole numbers below 2^24 from here on, which float32 holds
+    gray = ((PILLOW[0] * red + PILLOW[1] * green + PILLOW[2] * blue + 32768) / 65536).floor() / 255
+    return luma + (gray.to(luma.dtype) - luma.detach())
 
 
 def clamp_to_range(image: Tensor) -> Tensor:
