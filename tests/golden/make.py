@@ -1,14 +1,12 @@
 """Makes the golden files that ../shared/golden does not have, from established packages run as they are.
 
-Needs scikit-image, SciPy, pytorch-msssim 1.0.0 (MIT), piq 0.8.0 and frame-analytics 0.7.0 (Apache-2.0), and for the
-Needs scikit-image, SciPy, pytorch-msssim 1.0.0 (MIT), piq 0.8.0 (Apache-2.0), pyrtools 1.1.1 (MIT), and for the
-super-resolution papers' convention the source archive of BasicSR 1.4.2 (Apache-2.0), whose metrics module runs on numpy
-and OpenCV alone:
+Needs scikit-image, SciPy, pytorch-msssim 1.0.0 and pyrtools 1.1.1 (MIT), piq 0.8.0 and frame-analytics 0.7.0
+(Apache-2.0), and for the super-resolution papers' convention the source archive of BasicSR 1.4.2 (Apache-2.0), whose
+metrics module runs on numpy and OpenCV alone:
 
     pip download --no-deps --no-binary :all: basicsr==1.4.2 && tar xzf basicsr-1.4.2.tar.gz
-    pip install opencv-python-headless scikit-image pytorch-msssim==1.0.0 piq==0.8.0 \
+    pip install opencv-python-headless scikit-image pytorch-msssim==1.0.0 pyrtools==1.1.1 piq==0.8.0 \
         frame-analytics==0.7.0
-    pip install opencv-python-headless scikit-image pytorch-msssim==1.0.0 piq==0.8.0 pyrtools==1.1.1
     PYTHONPATH=basicsr-1.4.2 python -m tests.golden.make
 
 MS-SSIM is compared on sizes that halve without a rest: at odd edges every implementation does something else.

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..metric import Metric
-from ..ops.color import luma_full, round_8bit
+from ..ops.color import luma_full, luma_full_8bit
 from ..ops.powers import power
 from ..ops.precision import full_precision
 
@@ -163,8 +163,7 @@ def _color(rounded: bool) -> str:
 
 
 def _luma(image: Tensor, rounded: bool) -> Tensor:
-    luma = luma_full(image)
-    return (round_8bit(luma) if rounded else luma) - 0.5
+    return (luma_full_8bit(image) if rounded else luma_full(image)) - 0.5
 
 
 @full_precision

@@ -42,6 +42,8 @@ def yiq(image: Tensor) -> Tensor:
     """
     red, green, blue = image.split(1, 1)
     return torch.cat([luma_full(image), *(a * red + b * green + c * blue for a, b, c in CHROMINANCE)], 1)
+
+
 def luma_full_8bit(image: Tensor) -> Tensor:
     """`luma_full` of an 8-bit image, rounded to multiples of 1/255, halves up.
 
@@ -95,6 +97,8 @@ def srgb_to_linear(image: Tensor) -> Tensor:
     # Below the knee the power would be of a number near 0, whose gradient is not used but must be finite.
     curved = ((image.clamp(min=0.04) + 0.055) / 1.055) ** 2.4
     return torch.where(image <= 0.04045, image / 12.92, curved)
+
+
 def gray_pillow(image: Tensor) -> Tensor:
     """Pillow's gray, `convert("L")`, of an 8-bit image: RGB (N, 3, H, W) in [0, 1] -> (N, 1, H, W), multiples of 1/255.
 

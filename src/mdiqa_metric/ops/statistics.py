@@ -74,6 +74,8 @@ def local_normalization(maps: Tensor, size: int, sigma: float, border: str = "re
     for weight, shifted in shifts:
         variance = variance + weight * (shifted - mean).square()
     return -excess / (power(variance, 0.5) + 1)
+
+
 def normalize_locally(maps: Tensor) -> Tensor:
     """`(x - m) / (s + 1)` with mean m and standard deviation s of the 3 x 3 values around each: (N, C, H, W), the same.
 
