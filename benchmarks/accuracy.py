@@ -153,7 +153,7 @@ def in_short(found: dict[str, Any], cost: dict[str, float]) -> list[str]:
         "## In short",
         "",
         f"SRCC; the cost is the time to score an image of {SIZE[1]} x {SIZE[0]} pixels over that of `{UNIT}`.",
-        "MDIQA-lite was trained on images of the first two sets and BRISQUE on the whole of LIVE, so only the third set",
+        "MDIQA-lite was trained on images of the first two sets, and BRISQUE on the whole of LIVE: only the third set",
         "tells of these.",
         "",
         f"| metric | {' | '.join(SETS)} | cost |",
