@@ -103,6 +103,7 @@ ROWS = (
     Row("cnniqa", ("cnniqa",), amp_rtol=0.02),
     Row("cnniqa-live", ("cnniqa-unrounded",), amp_rtol=0.02),
     Row("cnniqa-live-8bit", ("cnniqa-original",), amp_rtol=0.02, trainable=False),
+    Row("pieapp", ("pieapp",), amp_rtol=0.02, needs_trained_weights=True),
     Row("lpips-alex", ("lpips-alex", "lpips-alex-standin"), amp_rtol=0.02),
     Row("lpips-vgg", ("lpips-vgg", "lpips-vgg-standin"), amp_rtol=0.02),
     Row("lpips-vgg-3dgs", ("lpips-vgg-3dgs-standin",), amp_rtol=0.02),

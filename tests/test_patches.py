@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from mdiqa_metric.metrics.cnniqa import CNNIQAPatches
+from mdiqa_metric.metrics.pieapp import PieAPP
 from mdiqa_metric.ops import extremes
 from mdiqa_metric.ops.color import gray_pillow, luma_full
 from mdiqa_metric.ops.extremes import filter_extremes
@@ -58,3 +59,19 @@ def test_rounding_moves_cnniqa_by_little_and_the_last_pixels_by_nothing():
     (gradient,) = torch.autograd.grad(metrics[0](image), image)
     assert gradient[..., :32, :].any()
     assert not gradient[..., 32:, :].any()
+
+
+def test_pieapp_reaches_the_end_where_asked_and_chunks_change_nothing():
+    torch.manual_seed(0)
+    image, reference = photograph(64, 100).flip(3).requires_grad_(), photograph(64, 100)
+    options = ((False, 512), (True, 512), (True, 1))
+    metrics = [PieAPP(reach_end=end, chunk=chunk).accept_untrained() for end, chunk in options]
+    for metric in metrics[1:]:
+        metric.load_state_dict(metrics[0].state_dict())
+    gradients = [torch.autograd.grad(metric(image, reference), image)[0] for metric in metrics]
+    assert not gradients[0][..., 91:].any()
+    assert gradients[1][..., 91:].any()
+    torch.testing.assert_close(gradients[2], gradients[1])
+    assert metrics[1].explain(image, reference).map.shape == (1, 1, 1, 3)
+    encoded = metrics[2].encode(reference)
+    torch.testing.assert_close(metrics[2](image, encoded), metrics[1](image, reference))
