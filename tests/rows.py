@@ -84,6 +84,7 @@ ROWS = (
     Row("vif-p", ("vif-p",)),
     Row("sr-sim", ("srsim",)),
     Row("haarpsi", ("haarpsi",)),
+    Row("nlpd", ("nlpd",)),
     Row("niqe", ("niqe-standin",), amp_rtol=0.01, trainable=False),
     Row("niqe-gray", ("niqe-gray",), amp_rtol=0.01, trainable=False),
     Row("brisque", ("brisque-standin",), amp_rtol=0.01, trainable=False),
