@@ -90,6 +90,7 @@ ROWS = (
     Row("adm", ("adm-unrounded",)),
     Row("adm-aim", ("adm-aim",)),
     Row("adm-vmaf", ("adm",), trainable=False),
+    Row("nlpd", ("nlpd",)),
     Row("niqe", ("niqe-standin",), amp_rtol=0.01, trainable=False),
     Row("niqe-gray", ("niqe-gray",), amp_rtol=0.01, trainable=False),
     Row("brisque", ("brisque-standin",), amp_rtol=0.01, trainable=False),

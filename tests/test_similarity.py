@@ -5,14 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.fft import dctn
 from scipy.ndimage import correlate
 from scipy.stats import pearsonr
 
 from mdiqa_metric.ops.correlation import pearson
 from mdiqa_metric.ops.dct import block_dct, blocks_of
+from mdiqa_metric.ops.filters import pad_symmetric
 from mdiqa_metric.ops.gradients import gradient_magnitude, gradient_maps
 from mdiqa_metric.ops.powers import power
+from mdiqa_metric.ops.pyramid import double, halve
 from mdiqa_metric.ops.similarity import similarity_map
 from mdiqa_metric.ops.statistics import standard_deviation
 from tests.rows import photograph
@@ -105,3 +108,18 @@ def test_the_cosine_transform_is_scipys():
     found = block_dct(blocks_of(image)).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-12)
     np.testing.assert_allclose(block_dct(blocks_of(image), [(1, 2)]).numpy(), found[:, 10:11], atol=1e-12)
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 20), (15, 21), (17, 18)])
+def test_a_pyramid_is_filtered_and_thinned_then_spread_and_filtered(height, width):
+    taps = np.array([0.05, 0.25, 0.4, 0.25, 0.05])
+    image = torch.rand(2, 1, height, width, dtype=torch.float64)
+    padded = pad_symmetric(pad_symmetric(image, -2, 2, 2), -1, 2, 2)
+    smaller = halve(padded, taps.tolist())
+    larger = double(F.pad(smaller, (1, 1, 1, 1), mode="replicate"), taps.tolist(), (height, width))
+    for plane, small, large in zip(image[:, 0].numpy(), smaller[:, 0].numpy(), larger[:, 0].numpy(), strict=True):
+        np.testing.assert_allclose(small, correlate(plane, np.outer(taps, taps), mode="reflect")[::2, ::2], atol=1e-12)
+        spread = np.zeros([2 * size + 4 for size in small.shape])
+        spread[::2, ::2] = 4 * np.pad(small, 1, mode="edge")
+        expected = correlate(spread, np.outer(taps, taps), mode="constant")[2 : 2 + height, 2 : 2 + width]
+        np.testing.assert_allclose(large, expected, atol=1e-12)

@@ -112,12 +112,19 @@ def downsample_mean(image: Tensor, factor: int) -> Tensor:
         size = image.shape[dim]
         before = (factor - 1) // 2
         after = max(0, -(-size // factor) * factor - size - before)
-        image = _pad_symmetric(image, dim, before, after)
+        image = pad_symmetric(image, dim, before, after)
     return F.avg_pool2d(image, factor)
 
 
-def _pad_symmetric(image: Tensor, dim: int, before: int, after: int) -> Tensor:
-    """The image extended along `dim` by its mirror image, edge pixels included, which F.pad does not offer."""
+def pad_symmetric(image: Tensor, dim: int, before: int, after: int) -> Tensor:
+    """The image, of any shape, extended along `dim` by its mirror image, edge pixels included; F.pad has no such mode.
+
+    `before` and `after` count the values added at each end, at most as many as there are.
+
+    Example:
+        >>> pad_symmetric(torch.tensor([1.0, 2.0, 3.0]), 0, 2, 1)
+        tensor([2., 1., 1., 2., 3., 3.])
+    """
     parts = [image]
     if before:
         parts.insert(0, image.narrow(dim, 0, before).flip(dim))
