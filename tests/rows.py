@@ -97,6 +97,7 @@ ROWS = (
     Row("brisque-gray", ("brisque-gray",), amp_rtol=0.01, trainable=False),
     Row("ilniqe", ("ilniqe",), amp_rtol=0.004, trainable=False),
     Row("nrqm", ("nrqm",), amp_rtol=0.05, trainable=False),
+    Row("pi", ("pi",), amp_rtol=0.02, trainable=False),
     Row("wadiqam-nr", ("wadiqam-nr",), amp_rtol=0.02, near_zero=0.005),
     Row("wadiqam-fr", ("wadiqam-fr",), amp_rtol=0.02, needs_trained_weights=True),
     Row("cw-ssim", ("cw-ssim-unrounded",)),
@@ -191,7 +192,7 @@ def build(name: str, data: dict[str, Any], **options: Any) -> mdiqa_metric.Metri
         parts["forests"] = published_forests(data)
     stand_ins = {key: shape for key, shape in data["checkpoint"].items() if key not in data.get("kept", ())}
     if stand_ins and not data.get("real"):
-        parts["heads" if parts else ""] = filled(stand_ins, data)
+        parts["pristine" if "forests" in parts else "heads" if parts else ""] = filled(stand_ins, data)
     return mdiqa_metric.create(name, weights=parts or "pretrained", **options)
 
 

@@ -12,6 +12,7 @@ from scipy.ndimage import correlate
 from scipy.signal import convolve2d
 from scipy.stats import weibull_min
 
+from mdiqa_metric.layers.pristine_model import PristineModel
 from mdiqa_metric.metrics.ilniqe import ILNIQE, _distances
 from mdiqa_metric.ops.distributions import fit_asymmetric_gaussian, fit_weibull, generalized_gaussian_shape
 from mdiqa_metric.ops.filters import gaussian_derivatives
@@ -100,6 +101,19 @@ def test_distances_are_those_of_the_inverted_mean_covariance():
     inverse = torch.linalg.inv((covariance + kept.T.cov()) / 2)
     apart = coefficients - mean
     torch.testing.assert_close(ours, ((apart @ inverse) * apart).sum(1).sqrt())
+
+
+def test_the_pristine_model_inverts_the_mean_covariance_and_leaves_flat_blocks_out():
+    features, root, mean = sample(2, 9, 36), sample(36, 36), sample(1, 36)
+    features[1, 4] = math.nan
+    covariance = root @ root.T + 0.01 * torch.eye(36)
+    model = PristineModel(36).double()
+    model.load_state_dict(PristineModel.from_published({"mu_prisparam": mean, "cov_prisparam": covariance}))
+    for each, found in zip(features, model(features), strict=True):
+        kept = each[~each[:, 0].isnan()]
+        apart = kept.mean(0) - mean[0]
+        inverse = torch.linalg.inv((covariance + kept.T.cov()) / 2)
+        torch.testing.assert_close(found, (apart @ inverse @ apart).sqrt())
 
 
 def test_a_flat_image_scores_worse_than_a_photograph():

@@ -129,3 +129,13 @@ def test_qualities_are_weighted_sums_of_predictions():
         forests.weight.copy_(torch.tensor([0.5, 2.0, 3.0]))
     assert torch.equal(forests([torch.zeros(1, 4), torch.zeros(1, 2)]), torch.tensor([0.5]))
     assert math.isfinite(create("nrqm", weights=None)(photograph(96, 96)).item())
+
+
+def test_the_perceptual_index_is_made_of_the_parts_that_the_golden_file_records():
+    data = content("pi")
+    metric = build("pi", data)
+    for case in data["cases"]:
+        shape = [case["picture"][key] for key in ("seed", "height", "width")]
+        found = metric.explain(torch.from_numpy(golden.picture(*shape))[None])
+        assert found.nrqm.item() == pytest.approx(case["extra"]["nrqm"], rel=1e-5)
+        assert found.niqe.item() == pytest.approx(case["extra"]["niqe"], rel=1e-5)

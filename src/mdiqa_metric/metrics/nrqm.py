@@ -41,6 +41,9 @@ class NRQM(Metric):
     Args:
         chunk: how many blocks are transformed at a time, which bounds memory.
 
+    Raises:
+        ValueError: `chunk` is below 1.
+
     Example:
         >>> import torch
         >>> from mdiqa_metric import create

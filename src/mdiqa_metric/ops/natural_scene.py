@@ -7,9 +7,13 @@ from torch import Tensor
 
 from .distributions import fit_asymmetric_gaussian
 from .precision import full_precision
+from .resize import shrink_matlab
+from .statistics import local_normalization
 
 # Neighbors whose products are described: to the right, below, and below on both sides.
 NEIGHBORS = ((0, 1), (1, 0), (1, 1), (1, -1))
+# Side of NIQE's blocks.
+NIQE_BLOCK = 96
 
 
 @full_precision
@@ -30,6 +34,28 @@ def normalized_features(tiles: Tensor) -> Tensor:
         shape, left, right = fit_asymmetric_gaussian((tiles * tiles.roll(shift, (-2, -1))).flatten(-2))
         features += [shape, (right - left) * mean_factor(shape), left, right]
     return torch.stack(features, -1)
+
+
+@full_precision
+def niqe_features(luma: Tensor) -> Tensor:
+    """NIQE's 36 features of each block of luma (N, 1, H, W) in 0..255, sides from 96 up: (N, B, 36).
+
+    `normalized_features` of 96x96 pixels, and of the block at half the size. Rows and columns beyond the last whole
+    block are left out. In at least float32.
+
+    Example:
+        >>> niqe_features(255 * torch.rand(1, 1, 96, 200)).shape
+        torch.Size([1, 2, 36])
+    """
+    rows, columns = (side // NIQE_BLOCK for side in luma.shape[-2:])
+    luma = luma[..., : rows * NIQE_BLOCK, : columns * NIQE_BLOCK]
+    scales = []
+    for side in (NIQE_BLOCK, NIQE_BLOCK // 2):
+        normal = local_normalization(luma, 7, 7 / 6).squeeze(1)
+        tiles = normal.unflatten(2, (columns, side)).unflatten(1, (rows, side)).transpose(2, 3).flatten(1, 2)
+        scales.append(normalized_features(tiles))
+        luma = shrink_matlab(luma, 2)
+    return torch.cat(scales, 2)
 
 
 def mean_factor(shape: Tensor) -> Tensor:
