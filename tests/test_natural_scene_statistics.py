@@ -116,6 +116,14 @@ def test_the_pristine_model_inverts_the_mean_covariance_and_leaves_flat_blocks_o
         torch.testing.assert_close(found, (apart @ inverse @ apart).sqrt())
 
 
+def test_an_image_without_structure_gives_nan_and_leaves_the_others_of_its_batch_alone():
+    metric = create("niqe")
+    photo = photograph(192, 200)
+    scores = metric(torch.cat([torch.full_like(photo, 0.5), photo]))
+    assert scores[0].isnan()
+    torch.testing.assert_close(scores[1:], metric(photo))
+
+
 def test_a_flat_image_scores_worse_than_a_photograph():
     metric = create("ilniqe", weights=None)
     flat, photo = metric(torch.full((1, 3, 64, 64), 0.5)), metric(photograph(64, 64))

@@ -47,5 +47,6 @@ def _distance(features: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
     structured = features.isfinite().all(2, keepdim=True)
     middle = features.nanmean(1, keepdim=True)
     point, blocks = ((each - mean) @ whitening for each in (middle, torch.where(structured, features, middle)))
-    center = torch.where(structured, blocks, 0.0).sum(1, keepdim=True) / structured.sum(1, keepdim=True)
+    count = structured.sum(1, keepdim=True).clamp(min=1)  # NaN would keep the whole batch from being decomposed
+    center = torch.where(structured, blocks, 0.0).sum(1, keepdim=True) / count
     return pristine_distance(point, torch.where(structured, blocks, center), center).squeeze(1)
