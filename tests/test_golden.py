@@ -53,7 +53,8 @@ def test_golden(row, path):
                 image = image.detach().float().requires_grad_()
                 reference = None if reference is None else reference.float()
                 exact = metric.float()(image, reference)
-            if "grad" in case:
+            # Straight through a rounding a gradient is as recorded; through a table of shapes it is no gradient at all.
+            if "grad" in case and (metric.differentiable or metric.full_reference):
                 (gradient,) = torch.autograd.grad(exact.sum(), image)
                 gradient = gradient * ((image > 0) & (image < 1)) if row.clamps else gradient
                 _compare_gradients(gradient, case["grad"])
