@@ -16,6 +16,11 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # several workers share the cores
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)  # a test sees the same numbers whatever ran before it
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Has a row's tests run one after the other, on one worker, so that its network is built once and then dropped."""
