@@ -81,6 +81,8 @@ ROWS = (
     Row("dss", ("dss",)),
     Row("ssimulacra2", ("ssimulacra2",)),
     Row("flip", ("flip",), clamps=True),
+    Row("vif", ("vif-unrounded",)),
+    Row("vif-matlab", ("vif-matlab",), trainable=False),
     Row("vif-p", ("vif-p",)),
     Row("sr-sim", ("srsim",)),
     Row("haarpsi", ("haarpsi",)),

@@ -68,6 +68,9 @@ def main() -> None:
     write("gmsd-matlab", f"piq==0.8.0 gmsd in float64 of {gray}", gray_gmsd, EVEN_SHAPES, lower_better=True)
     write("fsim-y", "piq==0.8.0 fsim(chromatic=False) in float64", piq("fsim", chromatic=False))
     write("vif-p", "piq==0.8.0 vif_p in float64", piq("vif_p"))
+    bands = "pyrtools==1.1.1 SteerablePyramidSpace(height=4, order=5)"
+    write("vif-unrounded", f"{bands} of {y}, then NumPy and SciPy after vifvec.m", on(luma, vif))
+    write("vif-matlab", f"{bands} of {gray}, then NumPy and SciPy after vifvec.m", on(gray_8bit, vif))
     write("psnr-hvs", "frame-analytics==0.7.0 psnr_hvs of unrounded luma in 0..255", on(luma, frame_analytics_hvs))
     write(
         "cw-ssim-unrounded",
@@ -112,6 +115,35 @@ def cw_ssim(image: np.ndarray, reference: np.ndarray) -> float:
         weights = np.exp(-(squares[0][:, None] + squares[1]) / (2 * (len(a) / 4) ** 2))
         scores.append(float((similarity * weights).sum() / weights.sum()))
     return float(np.mean(scores))
+
+
+def vif(image: np.ndarray, reference: np.ndarray) -> float:
+    """VIF of two planes (H, W) in [0, 1]."""
+    from pyrtools.pyramids import SteerablePyramidSpace
+    from scipy.ndimage import uniform_filter
+
+    pyramids = [SteerablePyramidSpace(255 * x, height=4, order=5).pyr_coeffs for x in (image, reference)]
+    kept = whole = 0.0
+    for scale in range(4):
+        side = 2 ** (4 - scale) + 1
+        for orientation in (0, 3):
+            height, width = (size // 3 * 3 for size in pyramids[1][scale, orientation].shape)
+            x, y = (pyramid[scale, orientation][:height, :width] for pyramid in pyramids)
+            means = [uniform_filter(z, side, mode="mirror")[1::3, 1::3] for z in (x, y, x * x, y * y, x * y)]
+            covariance = means[4] - means[0] * means[1]
+            gain = covariance / (means[3] - means[1] ** 2 + 1e-15)
+            residual = np.maximum(means[2] - means[0] ** 2 - gain * covariance, 1e-15)
+            gain = np.maximum(gain, 0)
+            windows = np.lib.stride_tricks.sliding_window_view(y, (3, 3))
+            spread = np.cov(windows.reshape(-1, 9).T, bias=True)
+            blocks = windows[::3, ::3].reshape(*gain.shape, 9)
+            energy = (blocks @ np.linalg.inv(spread) * blocks).mean(-1)
+            border = math.ceil(side // 2 / 3)
+            inner = (slice(border, -border),) * 2
+            source = energy[inner][..., None] * np.linalg.eigvalsh(spread)
+            kept += np.log2(1 + (gain**2 / (residual + 0.4))[inner][..., None] * source).sum()
+            whole += np.log2(1 + source / 0.4).sum()
+    return kept / whole
 
 
 def on(convert: Callable[[np.ndarray], np.ndarray], score: Score) -> Score:
