@@ -81,6 +81,7 @@ ROWS = (
     Row("dss", ("dss",)),
     Row("ssimulacra2", ("ssimulacra2",)),
     Row("flip", ("flip",), clamps=True),
+    Row("iw-ssim", ("iw_ssim",)),
     Row("vif", ("vif-unrounded",)),
     Row("vif-matlab", ("vif-matlab",), trainable=False),
     Row("vif-p", ("vif-p",)),

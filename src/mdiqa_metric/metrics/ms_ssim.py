@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -14,14 +12,10 @@ from torch import Tensor
 from ..metric import Metric
 from ..ops.autograd import is_recording_graph
 from ..ops.color import CHANNELS, round_8bit
-from ..ops.ssim import WINDOW_SIZE, ssim_maps
+from ..ops.ssim import WINDOW_SIZE, product_of_scales, ssim_maps
 
 # Exponents of the five scales, finest first; they sum to 1.0001 in the paper.
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-# A mean contrast-structure below this is rounding noise: the score is 0.
-SMALLEST = 1e-8
-# Below this the slope of a fractional power grows without use, and at 0 there is none: the gradient goes on as here.
-KNEE = 0.01
 
 
 class MSSSIM(Metric):
@@ -95,7 +89,7 @@ class MSSSIM(Metric):
         if self.convention == "weighted-sum":
             weighted = [weight * mean / sum(WEIGHTS) for weight, mean in zip(WEIGHTS, means, strict=True)]
             return functools.reduce(torch.add, weighted).mean(1)
-        return _product(means).mean(1)
+        return product_of_scales(means, WEIGHTS).mean(1)
 
     def _prepare(self, image: Tensor) -> Tensor:
         image = CHANNELS[self.channel].convert(image)
@@ -114,27 +108,3 @@ class MSSSIM(Metric):
     def extra_repr(self) -> str:
         """The options, for `repr` and `fingerprint`."""
         return f"channel={self.channel}, convention={self.convention}"
-
-
-def _product(means: Sequence[Tensor]) -> Tensor:
-    """The product of the scales' means (N, C) to the power of their weights, 0 where one is not positive: (N, C).
-
-    Where one is below `KNEE` the gradient is `product * weight / KNEE` for it, and `product * weight / mean` for the
-    others, of the product that has `KNEE` in its place: no slope vanishes, and none takes the others' away.
-    """
-    above = [mean > KNEE for mean in means]
-    whole = functools.reduce(torch.logical_and, above)
-    safe = [torch.where(high, mean, 1.0) for high, mean in zip(above, means, strict=True)]
-    exact = _powers([mean.detach().clamp(min=0) for mean in means])
-    exact = exact * functools.reduce(torch.logical_and, [mean.detach() > SMALLEST for mean in means])
-    logs = [
-        torch.where(high, one.log(), (mean - KNEE) / KNEE + math.log(KNEE))
-        for high, one, mean in zip(above, safe, means, strict=True)
-    ]
-    slope = functools.reduce(torch.add, [weight * log for weight, log in zip(WEIGHTS, logs, strict=True)])
-    sloping = _powers([mean.detach().clamp(min=KNEE) for mean in means]) * slope
-    return torch.where(whole, _powers(safe), sloping + (exact - sloping.detach()))
-
-
-def _powers(means: Sequence[Tensor]) -> Tensor:
-    return functools.reduce(torch.mul, [mean**weight for weight, mean in zip(WEIGHTS, means, strict=True)])

@@ -12,20 +12,12 @@ from torch import Tensor
 from ..metric import Metric
 from ..ops.color import gray_matlab, luma_full
 from ..ops.precision import full_precision
+from ..ops.scale_mixture import BLOCK, LEAST, cosine_blocks, scale_mixture
 from ..ops.steerable_space import axis_bands
 
 SCALES = 4
-# Side of the blocks that are modelled as vectors.
-BLOCK = 3
-# The discrete cosine transform of three values, but for its scale.
-COSINES = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
 # Variance of the eye's noise, for values in 0..255.
 NOISE = 0.4
-# A variance below which there is no signal, for values in 0..255.
-LEAST = 1e-10
-# Least variance of a direction of blocks, as a part of the others: without it, blocks that lie in a plane would have no
-# inverse. It takes 1e-5 of the score of a photograph.
-RIDGE = 1e-6
 # Added to both sums of information, so that a reference without any scores 1.
 EPSILON = 1e-8
 
@@ -102,7 +94,9 @@ def _information(x: Tensor, y: Tensor, window: int) -> tuple[Tensor, Tensor]:
     height, width = (size // BLOCK * BLOCK for size in y.shape[-2:])
     x, y = (each[..., :height, :width] for each in (x, y))
     gain, residual = _regression(x, y, window)
-    energy, values = _mixture(y)
+    every = cosine_blocks(y)
+    energy, values = scale_mixture(cosine_blocks(y, stride=BLOCK), every - every.mean(-1, keepdim=True))
+    energy = energy.unflatten(-1, gain.shape[-2:])
     # Blocks whose window leaves the image are left out.
     inner = -(-(window // 2) // BLOCK)
     gain, residual, energy = (each[..., inner:-inner, inner:-inner] for each in (gain, residual, energy))
@@ -123,22 +117,3 @@ def _regression(x: Tensor, y: Tensor, window: int) -> tuple[Tensor, Tensor]:
     seen = (source >= LEAST) & (variance >= LEAST) & (covariance > 0)  # elsewhere the image keeps nothing
     gain = torch.where(seen, covariance / source.clamp(min=LEAST), 0.0)
     return gain, torch.where(seen, (variance - gain * covariance).relu(), 0.0)
-
-
-def _mixture(y: Tensor) -> tuple[Tensor, Tensor]:
-    """How far each block of y stands out (N, C, H / 3, W / 3), and the eigenvalues of their covariance (N, C, 9)."""
-    count, channels, height, width = y.shape
-    # As cosine transforms, each divided by its deviation, blocks are nearly decorrelated. Of their pixels the variances
-    # in different directions are up to 1e5 apart, and float32 would lose half its digits in the inverse.
-    cosines = F.normalize(torch.tensor(COSINES, dtype=y.dtype, device=y.device))
-    basis = torch.kron(cosines, cosines)
-    every = basis @ F.unfold(y.reshape(-1, 1, height, width), BLOCK)
-    every = every - every.mean(-1, keepdim=True)
-    covariance = every @ every.mT / every.shape[-1]
-    variance = covariance.diagonal(dim1=-2, dim2=-1)
-    scale = (variance + RIDGE * variance.sum(-1, keepdim=True) + LEAST).rsqrt().unsqueeze(-1)
-    correlation = scale * covariance * scale.mT + RIDGE * torch.eye(BLOCK**2, dtype=y.dtype, device=y.device)
-    blocks = scale * (basis @ F.unfold(y.reshape(-1, 1, height, width), BLOCK, stride=BLOCK))
-    energy = (torch.linalg.solve(correlation, blocks) * blocks).mean(1)
-    values = torch.linalg.eigvalsh(covariance).relu()
-    return energy.view(count, channels, height // BLOCK, width // BLOCK), values.view(count, channels, -1)

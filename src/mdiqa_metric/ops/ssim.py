@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +19,10 @@ WINDOW_SIGMA = 1.5
 # (K1 L)^2 and (K2 L)^2 of the papers, for values in [0, 1].
 C1 = 0.01**2
 C2 = 0.03**2
+# A mean contrast-structure below this is rounding noise: the score is 0.
+SMALLEST = 1e-8
+# Below this the slope of a fractional power grows without use, and at 0 there is none: the gradient goes on as here.
+KNEE = 0.01
 
 
 @full_precision
@@ -161,3 +168,31 @@ def _agreement_gradients(
     whole = (of_sum + of_difference).add_(2 * stabilizer)
     common = (2 * gradient).div_(whole).div_(whole)
     return common * of_difference, (of_sum + 2 * stabilizer).mul_(common).neg_()
+
+
+def product_of_scales(means: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The product of the scales' means (N, C) to the power of their weights, 0 where one is not positive: (N, C).
+
+    Where one is below `KNEE` the gradient is `product * weight / KNEE` for it, and `product * weight / mean` for the
+    others, of the product that has `KNEE` in its place: no slope vanishes, and none takes the others' away.
+
+    Example:
+        >>> product_of_scales([torch.tensor([[0.25]]), torch.tensor([[0.5]])], (0.5, 1.0))
+        tensor([[0.2500]])
+    """
+    above = [mean > KNEE for mean in means]
+    whole = functools.reduce(torch.logical_and, above)
+    safe = [torch.where(high, mean, 1.0) for high, mean in zip(above, means, strict=True)]
+    exact = _weighted_product([mean.detach().clamp(min=0) for mean in means], weights)
+    exact = exact * functools.reduce(torch.logical_and, [mean.detach() > SMALLEST for mean in means])
+    logs = [
+        torch.where(high, one.log(), (mean - KNEE) / KNEE + math.log(KNEE))
+        for high, one, mean in zip(above, safe, means, strict=True)
+    ]
+    slope = functools.reduce(torch.add, [weight * log for weight, log in zip(weights, logs, strict=True)])
+    sloping = _weighted_product([mean.detach().clamp(min=KNEE) for mean in means], weights) * slope
+    return torch.where(whole, _weighted_product(safe, weights), sloping + (exact - sloping.detach()))
+
+
+def _weighted_product(means: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    return functools.reduce(torch.mul, [mean**weight for weight, mean in zip(weights, means, strict=True)])
