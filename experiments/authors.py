@@ -37,8 +37,8 @@ REASONS = {
     "niqe": _FLAT,
     "brisque": _FLAT,
     "nlpd": "The authors' program scores gray rounded to 8 bits, which is most of the score where the images are almost "
-    "equal (I04, I06), and has a weight beyond the 3 x 3 neighborhood that other implementations leave out as well.",
-    "vsi": "Not found out. Ours follows piq's and pyiqa's, which agree and are as far from these digits.",
+    "equal (I04, I06), and has a weight beyond the 3 x 3 neighborhood that others leave out as well.",
+    "vsi": "Not found out: pyiqa's, whose golden file ours gives, is as far from these digits.",
 }
 
 
