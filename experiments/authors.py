@@ -36,8 +36,8 @@ OTHERS = ("psnr-hvs", "psnr-hvs-m", "vif-p")
 REASONS = {
     "niqe": _FLAT,
     "brisque": _FLAT,
-    "nlpd": "The authors' program scores gray rounded to 8 bits, which is most of the score where the images are almost "
-    "equal (I04, I06), and has a weight beyond the 3 x 3 neighborhood that others leave out as well.",
+    "nlpd": "The authors' program scores gray rounded to 8 bits, which is most of the score where images are almost "
+    "equal (I04, I06), and has a weight beyond the 3 x 3 neighborhood that others leave out.",
     "vsi": "Not found out: pyiqa's, whose golden file ours gives, is as far from these digits.",
 }
 
