@@ -105,6 +105,14 @@ ROWS = (
     Row("pi", ("pi",), amp_rtol=0.02, trainable=False),
     Row("wadiqam-nr", ("wadiqam-nr",), amp_rtol=0.02, near_zero=0.005),
     Row("wadiqam-fr", ("wadiqam-fr",), amp_rtol=0.02, needs_trained_weights=True),
+    Row(
+        "ahiq",
+        ("ahiq-single-224",),
+        amp_rtol=0.05,
+        options=(("convention", "pyiqa"), ("crops", 1)),
+        needs_trained_weights=True,
+        overrides=(("side", 64), ("min_size", 64)),
+    ),
     Row("cw-ssim", ("cw-ssim-unrounded",)),
     Row("cw-ssim-pyiqa", ("cw_ssim",), trainable=False),
     Row("cnniqa", ("cnniqa",), amp_rtol=0.02),
@@ -185,13 +193,19 @@ def published_forests(data: dict[str, Any]) -> dict[str, Any]:
 PARTS = {"technology": "technical", "aesthetic": "aesthetic", "fusion": "fusion"}
 
 
+# AHIQ's parts, and what its golden file calls their backbones.
+BACKBONES = {"cnn": "resnet50", "vit": "vit"}
+
+
 def build(name: str, data: dict[str, Any], **options: Any) -> mdiqa_metric.Metric:
     """The metric with the parameters of a golden file: the shipped ones where it used those, stand-ins elsewhere."""
     if "fill_names" in data:
         by_part = {PARTS[part]: filled(keys, data, f"{part}.") for part, keys in data["checkpoint"].items()}
         return mdiqa_metric.create(name, weights=by_part, **options)
     parts: dict[str, Any] = {}
-    if "backbone" in data:
+    if "resnet50" in data.get("backbone", ()):
+        parts |= {part: filled(data["backbone"][name]["keys"], data) for part, name in BACKBONES.items()}
+    elif "backbone" in data:
         parts["backbone"] = filled(data["backbone"]["keys"], data)
     if "forests" in data:
         parts["forests"] = published_forests(data)
