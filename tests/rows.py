@@ -134,6 +134,9 @@ ROWS = (
     Row("topiq-nr-flive", ("topiq-nr-flive",), amp_rtol=0.02, near_zero=0.015, overrides=(("side", 96),)),
     Row("topiq-fr", ("topiq-fr",), amp_rtol=0.02, needs_trained_weights=True, same_class=("topiq-fr-pipal",)),
     Row("topiq-iaa", ("topiq-iaa",), amp_rtol=0.02),
+    Row("clipiqa", ("clipiqa-paper",), amp_rtol=0.02),
+    Row("clipiqa-pyiqa", ("clipiqa",), amp_rtol=0.02),
+    Row("clipiqa+", ("clipiqa-plus",), amp_rtol=0.02),
     Row("mdiqa-lite", ("mdiqa-lite",), amp_rtol=0.02),
     Row("mdiqa-lite-mean", ("mdiqa-lite",), amp_rtol=0.02, wrapper="DimensionMean"),
     Row("mdiqa-lite-distance", ("mdiqa-lite",), amp_rtol=0.02, wrapper="DimensionDistance"),
@@ -212,6 +215,8 @@ def build(name: str, data: dict[str, Any], **options: Any) -> mdiqa_metric.Metri
     stand_ins = {key: shape for key, shape in data["checkpoint"].items() if key not in data.get("kept", ())}
     if stand_ins and not data.get("real"):
         parts["pristine" if "forests" in parts else "heads" if parts else ""] = filled(stand_ins, data)
+    if "backbone" in parts and not data["checkpoint"]:  # the rest is computed from it
+        parts = parts["backbone"]
     return mdiqa_metric.create(name, weights=parts or "pretrained", **options)
 
 

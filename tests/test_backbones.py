@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mdiqa_metric.backbones.base import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
-from mdiqa_metric.backbones.clip import CLIP
+from mdiqa_metric.backbones.clip import CLIP, encode_texts
 from mdiqa_metric.backbones.inception_resnet_v2 import InceptionResNetV2
 from mdiqa_metric.backbones.swin import Swin
 from mdiqa_metric.backbones.vit import ViT
@@ -94,31 +94,30 @@ def test_inception_resnet_v2_is_timms():
 
 @pytest.mark.parametrize("model", ["RN50", "ViT-B-32"])
 def test_clip_is_open_clips(model):
-    clip = randomize(CLIP(model))
+    theirs = randomize(open_clip.CLIP(**open_clip.get_model_config(f"{model}-quickgelu")))
+    clip = CLIP(model).eval()
+    clip.load_state_dict(CLIP.from_published(theirs.state_dict()))
     image = photograph(224, 224)
     with torch.no_grad():
-        features = clip.network.encode_image(normalize(image, CLIP_MEAN, CLIP_STD), normalize=True)
+        features = theirs.encode_image(normalize(image, CLIP_MEAN, CLIP_STD), normalize=True)
         torch.testing.assert_close(clip(image), features, rtol=1e-3, atol=1e-5)
-        texts = ["Good photo.", "Bad photo."]
-        theirs = clip.network.encode_text(open_clip.get_tokenizer(model)(texts), normalize=True)
-        torch.testing.assert_close(clip.encode_text(texts), theirs, rtol=1e-4, atol=1e-6)
+        texts = ["Good photo.", "A bad, a really bad photo."]
+        encoded = theirs.encode_text(open_clip.get_tokenizer(model)(texts), normalize=True)
+    ours = encode_texts(theirs.state_dict(), texts)
+    torch.testing.assert_close(ours, theirs.logit_scale.exp() * encoded, rtol=1e-4, atol=1e-5)
     check_use_in_a_loss(clip, image)
 
 
 def test_clip_without_positions_takes_native_sizes():
-    clip = randomize(CLIP("RN50", positions=False))
+    clip, plain = (randomize(CLIP("RN50", positions=positions)) for positions in (False, True))
     assert clip(photograph(64, 96)).shape == (1, 1024)
     image = photograph(224, 224)
-    pool = clip.network.visual.attnpool
     with torch.no_grad():
+        plain.load_state_dict(clip.state_dict())
         without = clip(image)
-        assert (without - plain_features(clip, image)).abs().max() > 1e-4
-        pool.positional_embedding.zero_()
-        torch.testing.assert_close(without, plain_features(clip, image), rtol=1e-3, atol=1e-5)
-
-
-def plain_features(clip, image):
-    return clip.network.encode_image(normalize(image, CLIP_MEAN, CLIP_STD), normalize=True)
+        assert (without - plain(image)).abs().max() > 1e-4
+        plain.visual.attnpool.positional_embedding.zero_()
+        torch.testing.assert_close(without, plain(image), rtol=1e-3, atol=1e-5)
 
 
 def test_what_clip_does_not_take_is_refused():

@@ -176,6 +176,13 @@ class Metric(Frozen, ABC):
         """Maps the keys of a published file of `part` ("" for the whole metric) to ours; our own pass through."""
         return dict(state)
 
+    def complete_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The state dict to load, out of what `from_published` gave for all parts.
+
+        Implemented where weights are computed from published ones and from options, as the features of texts are.
+        """
+        return state
+
     @classmethod
     def from_published_files(
         cls, names: Sequence[str], read: Callable[[str], Any]

@@ -35,7 +35,7 @@ class MultiDimensional(Metric, ABC):
 
     full_reference = False
     lower_is_better = False
-    dimension_names: ClassVar[tuple[str, ...]]
+    dimension_names: tuple[str, ...]
     dimension_range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
     dimension_weights: Tensor
 

@@ -18,6 +18,7 @@ from types import UnionType
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from .checkpoints import files
+from .checkpoints.download import first_line
 from .checkpoints.files import WeightsError as WeightsError
 from .checkpoints.hub import CONFIG, WEIGHTS, HubMixin
 from .checkpoints.states import cpu_float32, load
@@ -332,7 +333,12 @@ def _collect(metric: Metric, parts: Mapping[str, str], weights: Any) -> dict[str
                 f"{_describe_source(source)} is not in a layout of {metric.name}'s {part or 'weights'}: "
                 f"{type(error).__name__}: {error}."
             ) from error
-    return state
+    try:
+        return metric.complete_state(state)
+    except Exception as error:
+        raise WeightsError(
+            f"These weights are not {metric.name}'s: {type(error).__name__}: {first_line(error)}."
+        ) from error
 
 
 def _our_keys(kind: type[Metric], part: str, content: Any) -> dict[str, Any]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checkpoints.remapping import PublishedState, fold_batch_norm
+from ..ops.precision import full_precision
 from ..ops.resize import resize_shorter_side
-from .base import CLIP_MEAN, CLIP_STD, Backbone, without_batch_norm
+from .base import CLIP_MEAN, CLIP_STD, Backbone, batch_norms, without_batch_norm
+
+# What belongs to the text encoder in OpenAI's layout.
+TEXT_KEYS = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection", "logit_scale")
 
 
 class ClipRN50(Backbone):
@@ -57,11 +62,11 @@ class ClipRN50(Backbone):
 
 
 class CLIP(Backbone):
-    """CLIP: an image and a text encoder that map to unit vectors (N, D) in one space.
+    """CLIP's image encoder, which maps to unit vectors (N, D) in a space that it shares with texts; see `encode_texts`.
 
     From "Learning transferable visual models from natural language supervision" (Radford et al., ICML 2021), with
-    OpenAI's activation (QuickGELU). The networks are open_clip's; keys below `network` are OpenAI's. The tokenizer's
-    vocabulary comes with open_clip. D is 1024 for "RN50" and 512 for the others.
+    OpenAI's activation (QuickGELU). The networks are open_clip's, batch normalization folded into the convolutions. D
+    is 1024 for "RN50" and 512 for the others.
 
     Args:
         model: "RN50", "ViT-B-32" or "ViT-B-16".
@@ -78,31 +83,88 @@ class CLIP(Backbone):
         torch.Size([2, 1024])
     """
 
+    visual: Any
+
     def __init__(self, model: Literal["RN50", "ViT-B-32", "ViT-B-16"], positions: bool = True) -> None:
         super().__init__(CLIP_MEAN, CLIP_STD)
         if model not in ("RN50", "ViT-B-32", "ViT-B-16"):
             raise ValueError(f'CLIP takes model "RN50", "ViT-B-32" or "ViT-B-16", got {model!r}.')
         if not positions and model != "RN50":
             raise ValueError(f'Only "RN50" pools without positions, got {model!r}: leave `positions` out.')
-        import open_clip
+        from open_clip.transformer import QuickGELU, VisionTransformer
 
-        self.model, self.positions = model, positions
-        self.network: Any = open_clip.CLIP(**open_clip.get_model_config(f"{model}-quickgelu"))
+        self.positions = positions
+        if model == "RN50":
+            self.visual = without_batch_norm(ClipRN50.network())
+        else:
+            patch = int(model.removeprefix("ViT-B-"))
+            self.visual = VisionTransformer(224, patch, 768, 12, 12, 4.0, output_dim=512, act_layer=QuickGELU)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, image: Tensor) -> Tensor:
         """Unit vectors (N, D) of images (N, 3, H, W) in [0, 1], in at least float32; see `positions` for the size."""
         image = self.normalize(image)
         if self.positions:
-            return _unit(self.network.encode_image(image))
-        tokens = _tokens(self.network.visual, image)
-        return _unit(_attention_pool(self.network.visual.attnpool, tokens[:1], tokens)[0])
+            return _unit(self.visual(image))
+        tokens = _tokens(self.visual, image)
+        return _unit(_attention_pool(self.visual.attnpool, tokens[:1], tokens)[0])
 
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors (P, D) of P texts, on the network's device, in at least float32; texts are cut to 77 tokens."""
-        from open_clip import tokenize
+    @staticmethod
+    def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Our keys for a whole CLIP in OpenAI's layout, which is open_clip's, without its text encoder."""
+        published = PublishedState(dict(state))
+        visual = published.under("visual.")
+        published.drop(*TEXT_KEYS)
+        if "bn1.weight" in visual:
+            with torch.device("meta"):
+                visual = fold_batch_norm(visual, batch_norms(ClipRN50.network()))
+        return {f"visual.{key}": value for key, value in visual.items()} | published.state
 
-        tokens = tokenize(list(texts)).to(self.network.logit_scale.device)
-        return _unit(self.network.encode_text(tokens))
+
+def encode_texts(state: Mapping[str, Tensor], texts: Sequence[str], context: Tensor | None = None) -> Tensor:
+    """What CLIP makes of P texts: unit vectors (P, D) times the scale of its logits, in float32 and without a graph.
+
+    Their product with an image's unit vector is CLIP's logits. Texts are cut to 77 tokens. The encoder is built, used
+    and let go, which takes a second; the tokenizer's vocabulary comes with open_clip.
+
+    Args:
+        state: a whole CLIP in OpenAI's layout, with a text encoder of width 512.
+        texts: what is encoded.
+        context: learned embeddings (P, L, 512) to put around each text, half of them before and half after its words,
+            as CoOp does ("Learning to prompt for vision-language models", Zhou et al., IJCV 2022). The text is followed
+            by a period and must have three tokens with it.
+
+    Raises:
+        KeyError, RuntimeError: the state is of another layout.
+    """
+    from open_clip import tokenize
+    from open_clip.transformer import QuickGELU, TextTransformer
+
+    encoder: Any = TextTransformer(output_dim=state["text_projection"].shape[1], act_layer=QuickGELU).eval()
+    encoder.load_state_dict({key: state[key] for key in encoder.state_dict()})
+    if context is not None:
+        texts = [f"{'X ' * context.shape[1]}{text}." for text in texts]
+    tokens = tokenize(list(texts))
+    with torch.no_grad():
+        words = encoder.token_embedding(tokens)
+        if context is not None:
+            count = context.shape[1]
+            name, end = words[:, 1 + count : 4 + count], words[:, 4 + count :]
+            before, after = context.to(words).chunk(2, 1)
+            words = torch.cat([words[:, :1], before, name, after, end], 1)
+        return state["logit_scale"].float().exp() * _encode_words(words, tokens.argmax(1), encoder)
+
+
+@full_precision
+def _encode_words(words: Tensor, last: Tensor, encoder: Any) -> Tensor:
+    """Unit vectors (P, D) of embedded texts (P, 77, 512), each of which ends at its token `last`.
+
+    A token sees only those before it, so what follows the longest text is left out.
+    """
+    length = int(last.max()) + 1
+    x = words[:, :length] + encoder.positional_embedding[:length]
+    x = encoder.ln_final(encoder.transformer(x, attn_mask=encoder.attn_mask[:length, :length]))
+    return _unit(x[torch.arange(len(x)), last] @ encoder.text_projection)
 
 
 def _tokens(visual: Any, image: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class HubMixin(Metric):
         metric.push_to_hub("someone/model", model_card_kwargs={"scores": {"KonIQ-10k test": {"SRCC": srcc}}})
     """
 
-    dimension_names: ClassVar[tuple[str, ...]]
+    dimension_names: tuple[str, ...]
     dimension_weights: Tensor
 
     @classmethod
