@@ -262,7 +262,7 @@ def report(facts: dict[str, Any], rows: list[dict[str, Any]], troubles: list[str
     lines += [
         "A peer's time over ours, the median of the rounds with quartiles in brackets: above 1 we are faster. A *step*",
         "is forward and backward to the image. *Memory* is a peer's peak above what was loaded, over ours, and ours in",
-        "MiB. One image, float32.",
+        "MiB. One image, float32. frame-analytics compiles its functions by torch.compile; all others run as they are.",
         "",
         "| metric | px | peer | score | step | memory, score | memory, step | ours, MiB |",
         "|---" * 8 + "|",

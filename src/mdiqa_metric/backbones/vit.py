@@ -51,8 +51,6 @@ class ViT(FeatureBackbone):
             raise ValueError(f"{model} has the blocks 0 to {depth - 1}, got taps {tuple(taps)}: choose among these.")
         self.taps = tuple(sorted(taps))
         self.network.blocks = self.network.blocks[: self.taps[-1] + 1]
-        for block in self.network.blocks:
-            block.attn.fused_attn = False  # fused attention has no second derivatives, and vmap cannot batch it
         self.network.norm = nn.Identity()  # tokens come from before it
 
     def iter_features(self, image: Tensor) -> Iterator[Tensor]:
