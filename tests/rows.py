@@ -140,6 +140,7 @@ ROWS = (
     Row("arniqa-koniq", ("arniqa-authors",), amp_rtol=0.02),
     Row("arniqa-kadid", ("arniqa-kadid",), amp_rtol=0.02),
     Row("arniqa-koniq-pyiqa", ("arniqa-koniq",), amp_rtol=0.02),
+    Row("dbcnn", ("dbcnn",), amp_rtol=0.02, same_class=("dbcnn-clive", "dbcnn-tid2013")),
     Row("mdiqa-lite", ("mdiqa-lite",), amp_rtol=0.02),
     Row("mdiqa-lite-mean", ("mdiqa-lite",), amp_rtol=0.02, wrapper="DimensionMean"),
     Row("mdiqa-lite-distance", ("mdiqa-lite",), amp_rtol=0.02, wrapper="DimensionDistance"),

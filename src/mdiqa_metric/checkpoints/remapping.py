@@ -84,7 +84,7 @@ def fold_batch_norm(state: State, convolutions: dict[str, str], epsilon: float =
     """A state dict whose batch normalizations are folded into the convolutions before them.
 
     Args:
-        state: the published tensors by name.
+        state: the published tensors by name; the convolutions may have a bias.
         convolutions: each normalization's name to its convolution's.
         epsilon: under the root of the variance.
     """
@@ -97,7 +97,8 @@ def fold_batch_norm(state: State, convolutions: dict[str, str], epsilon: float =
         weight = folded[f"{name}.weight"]
         factor = scale.double() / (variance.double() + epsilon).sqrt()
         folded[f"{name}.weight"] = (weight.double() * factor[:, None, None, None]).to(weight)
-        folded[f"{name}.bias"] = (shift.double() - mean.double() * factor).to(shift)
+        bias = folded.get(f"{name}.bias", torch.zeros_like(shift))
+        folded[f"{name}.bias"] = (shift.double() + (bias.double() - mean.double()) * factor).to(shift)
     return folded
 
 
