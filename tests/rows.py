@@ -113,6 +113,8 @@ ROWS = (
         needs_trained_weights=True,
         overrides=(("side", 64), ("min_size", 64)),
     ),
+    Row("iqt-pipal", ("iqt-pipal-single-192",), amp_rtol=0.05, options=(("crops", 1),), needs_trained_weights=True),
+    Row("iqt", ("iqt-single-256", "iqt-crops20"), options=(("crops", 1),)),
     Row("cw-ssim", ("cw-ssim-unrounded",)),
     Row("cw-ssim-pyiqa", ("cw_ssim",), trainable=False),
     Row("cnniqa", ("cnniqa",), amp_rtol=0.02),
@@ -200,6 +202,8 @@ def published_forests(data: dict[str, Any]) -> dict[str, Any]:
 PARTS = {"technology": "technical", "aesthetic": "aesthetic", "fusion": "fusion"}
 
 
+# Options of golden files that differ from their row's.
+GOLDEN_OPTIONS: dict[str, dict[str, Any]] = {"iqt-crops20": {"crops": 20}}
 # AHIQ's parts, and what its golden file calls their backbones.
 BACKBONES = {"cnn": "resnet50", "vit": "vit"}
 

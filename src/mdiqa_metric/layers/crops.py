@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops.autograd import takes_function
@@ -71,6 +72,20 @@ def grid_places(
     side, steps = math.ceil(math.sqrt(count)), math.isqrt(count)
     down, right = (height - size) // steps, (width - size) // steps
     return [(row * down, column * right) for row in range(side) for column in range(side)][:count]
+
+
+def enlarge(image: Tensor, size: int) -> Tensor:
+    """Images (N, C, H, W) that are no larger than a crop, brought to a shorter side of `size + 1`; others as they are.
+
+    Bilinearly and by exactly `(size + 1) / min(H, W)`, as the field's re-implementations of HyperIQA, TReS, AHIQ and
+    IQT do it: where the longer side is rounded down, a part of a pixel there is left out.
+
+    Example:
+        >>> enlarge(torch.rand(1, 3, 128, 150), 255).shape
+        torch.Size([1, 3, 256, 300])
+    """
+    shorter = min(image.shape[-2:])
+    return F.interpolate(image, scale_factor=(size + 1) / shorter, mode="bilinear") if shorter <= size else image
 
 
 def tile_places(height: int, width: int, size: int, stride: int, reach_end: bool = False) -> list[Place]:

@@ -47,8 +47,8 @@ class AHIQ(Metric):
         ValueError: an unknown convention, or `crops` or `chunk` is below 1.
 
     Example:
-        >>> with torch.device("meta"):
-        ...     AHIQ().accept_untrained()(torch.rand(1, 3, 224, 224), torch.rand(1, 3, 224, 224)).shape
+        >>> image, reference = torch.rand(2, 1, 3, 224, 224)
+        >>> AHIQ(crops=1).accept_untrained()(image, reference).shape
         torch.Size([1])
     """
 
