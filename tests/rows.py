@@ -53,6 +53,7 @@ class Row:
     overrides: tuple[tuple[str, Any], ...] = ()
     wrapper: str = ""
     clamps: bool = False
+    costly: bool = False
 
 
 ROWS = (
@@ -115,6 +116,7 @@ ROWS = (
     ),
     Row("iqt-pipal", ("iqt-pipal-single-192",), amp_rtol=0.05, options=(("crops", 1),), needs_trained_weights=True),
     Row("iqt", ("iqt-single-256", "iqt-crops20"), options=(("crops", 1),)),
+    Row("rankiqa", ("rankiqa",), costly=True),
     Row("cw-ssim", ("cw-ssim-unrounded",)),
     Row("cw-ssim-pyiqa", ("cw_ssim",), trainable=False),
     Row("cnniqa", ("cnniqa",), amp_rtol=0.02),
@@ -239,8 +241,8 @@ def class_of(row: Row) -> type[mdiqa_metric.Metric]:
 
 
 # What is tested once a class: a metric's contract, and that of a loss.
-METRICS = first_of_each_class(ROWS)
-TRAINABLE = first_of_each_class(row for row in ROWS if row.trainable)
+METRICS = first_of_each_class(row for row in ROWS if not row.costly)
+TRAINABLE = first_of_each_class(row for row in ROWS if row.trainable and not row.costly)
 
 
 def group_of(row: Row) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("row", "path"), cases)
 
 
-def test_golden(row, path):
+def test_golden(row, path, monkeypatch):
     """Scores, their float64 forms and the gradients of a golden file are ours, published key layout included."""
     data = content(path.stem, path.parent)
     # Further files of a class differ in parameters and options, which two images show; a folder of yours runs whole.
@@ -41,6 +42,9 @@ def test_golden(row, path):
         image, reference = _images(case, data["kind"])
         if "weight_ratio" in case["options"] or hasattr(metric, "set_weights"):
             metric.set_weights(case["options"].get("weight_ratio", [1.0] * len(metric.dimension_names)))
+        if "crops" in case["options"]:  # drawn at random
+            places = [tuple(place) for place in case["options"]["crops"]]
+            monkeypatch.setattr(sys.modules[type(metric).__module__], "grid_places", lambda *_, at=places: at)
         score = metric(image, reference)
         if "dimensions" in case.get("extra", ()):
             _compare_dimensions(metric, image, case["extra"])
@@ -81,13 +85,14 @@ def _images(case, kind):
 def _compare_gradients(gradient, expected):
     """Ours in float64, theirs in float32, where a ReLU near its kink may fall on the other side.
 
-    So one position may differ by a tenth of the largest gradient; the norm and the mean tell whether more is wrong.
+    So positions may differ by 3 % of the mean gradient (RankIQA's by 2 %), and one by a tenth of the largest; the norm
+    and the mean tell whether more is wrong.
     """
     flat = gradient.flatten()
     scale = max(abs(value) for value in (*expected["first"], *expected["at"].values()))
     positions = [*enumerate(expected["first"]), *expected["at"].items()]
     errors = sorted(abs(flat[int(index)].item() - value) for index, value in positions)
-    assert errors[-2] <= 1e-3 * scale
+    assert errors[-2] <= max(1e-3 * scale, 0.03 * expected["mean_abs"])
     assert errors[-1] <= 0.1 * scale
     torch.testing.assert_close(flat.norm().item(), expected["l2"], rtol=1e-3, atol=0)
     torch.testing.assert_close(flat.abs().mean().item(), expected["mean_abs"], rtol=1e-3, atol=0)

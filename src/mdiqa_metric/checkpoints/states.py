@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..metric import Metric
+from .caffe import read_caffemodel
 from .download import first_line
 from .files import WeightsError
 
@@ -23,7 +24,7 @@ def read_state(path: str | os.PathLike[str], allow: Iterable[str] = ()) -> Any:
     """The content of a weight file: a state dict, or the container its authors put around it. Runs no pickled code.
 
     Args:
-        path: a .safetensors, .npz or .mat file; any other suffix is read as what `torch.save` writes.
+        path: a .safetensors, .npz, .mat or .caffemodel file; any other suffix is read as what `torch.save` writes.
         allow: classes and functions ("module.name", as the pickle spells it) that it needs besides tensors.
 
     Raises:
@@ -48,6 +49,8 @@ def read_state(path: str | os.PathLike[str], allow: Iterable[str] = ()) -> Any:
             # MATLAB stores doubles that happen to be whole in the smallest integer type; mat_dtype undoes that.
             arrays = loadmat(path, mat_dtype=True)
             return {key: _matlab_content(value) for key, value in arrays.items() if not key.startswith("__")}
+        if path.suffix == ".caffemodel":
+            return read_caffemodel(path)
         with _allow_globals(allow):
             return torch.load(path, map_location="cpu", weights_only=True)
     except ImportError as error:
