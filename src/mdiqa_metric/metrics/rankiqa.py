@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from ..backbones.torchvision import MaxPool, torchvision_backbone
-from ..checkpoints.files import WeightsError
 from ..checkpoints.remapping import PublishedState
 from ..layers.crops import check_chunk, grid_places, mean_over_crops
 from ..layers.score_head import ScoreHead
@@ -85,7 +84,7 @@ class RankIQA(Metric):
     def from_published(cls, part: str, state: Any) -> dict[str, Tensor]:
         """Our keys for a published file, whose channels are blue, green, red."""
         if "fc8.weight" in state and "fc6_m.weight" not in state:
-            raise WeightsError(
+            raise ValueError(
                 "RankIQA takes a file of which higher is better, got FT_live, tuned to differences of opinions, "
                 "where lower is better: use FT_tid2013."
             )
