@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -36,6 +37,8 @@ class Row:
         detached: a part that its authors keep out of the gradient, as a path from the metric.
         same_class: names of the same class and options with other files, which compute the same function.
         overrides: attributes that property tests set, to see the same code on less work.
+        small: values of constants in the metric's module, for a smaller network in property tests; its weights are
+            stand-ins for its own keys. Its golden files then score one image, in float32.
         wrapper: the class that wraps the metric of the golden file, for a metric that `create` does not know.
         clamps: whether the implementation behind the golden file clamps its input, so that black and white have no
             gradient there (as of PyTorch 2.14) where ours has.
@@ -51,9 +54,14 @@ class Row:
     detached: str = ""
     same_class: tuple[str, ...] = ()
     overrides: tuple[tuple[str, Any], ...] = ()
+    small: tuple[tuple[str, Any], ...] = ()
     wrapper: str = ""
     clamps: bool = False
 
+
+# Small networks of the same layers.
+VIT: tuple[tuple[str, Any], ...] = (("MODEL", "vit_small_patch8_224"), ("BLOCKS", (0, 1)))
+AHIQ = (*VIT, ("SIDE", 32), ("SHRINK", 32), ("SMOOTH", (32, 32, 32)))
 
 ROWS = (
     Row("psnr", ("psnr",)),
@@ -105,6 +113,25 @@ ROWS = (
     Row("pi", ("pi",), amp_rtol=0.02, trainable=False),
     Row("wadiqam-nr", ("wadiqam-nr",), amp_rtol=0.02, near_zero=0.005),
     Row("wadiqam-fr", ("wadiqam-fr",), amp_rtol=0.02, needs_trained_weights=True),
+    Row(
+        "ahiq",
+        ("ahiq-authors-224",),
+        amp_rtol=0.05,
+        near_zero=0.01,
+        options=(("crops", 1),),
+        needs_trained_weights=True,
+        overrides=(("min_size", 32),),
+        small=AHIQ,
+    ),
+    Row(
+        "ahiq-pyiqa",
+        ("ahiq-single-224",),
+        amp_rtol=0.05,
+        near_zero=0.01,
+        options=(("crops", 1),),
+        overrides=(("min_size", 32),),
+        small=AHIQ,
+    ),
     Row("cw-ssim", ("cw-ssim-unrounded",)),
     Row("cw-ssim-pyiqa", ("cw_ssim",), trainable=False),
     Row("cnniqa", ("cnniqa",), amp_rtol=0.02),
@@ -191,8 +218,10 @@ def build(name: str, data: dict[str, Any], **options: Any) -> mdiqa_metric.Metri
         by_part = {PARTS[part]: filled(keys, data, f"{part}.") for part, keys in data["checkpoint"].items()}
         return mdiqa_metric.create(name, weights=by_part, **options)
     parts: dict[str, Any] = {}
-    if "backbone" in data:
+    if "keys" in data.get("backbone", ()):
         parts["backbone"] = filled(data["backbone"]["keys"], data)
+    else:
+        parts |= {name: filled(backbone["keys"], data) for name, backbone in data.get("backbone", {}).items()}
     if "forests" in data:
         parts["forests"] = published_forests(data)
     stand_ins = {key: shape for key, shape in data["checkpoint"].items() if key not in data.get("kept", ())}
@@ -229,17 +258,29 @@ def metric_of(row: Row) -> mdiqa_metric.Metric:
     if row not in _built:
         if any(group_of(other) != group_of(row) for other in _built):
             _built.clear()
-        _built[row] = _build_row(row)
+        _built[row] = build_row(row)
     return _built[row]
 
 
-def _build_row(row: Row) -> mdiqa_metric.Metric:
+def build_row(row: Row) -> mdiqa_metric.Metric:
+    """A metric of that row for property tests, made anew."""
     if row.wrapper:
         model = metric_of(next(other for other in ROWS if not other.wrapper and other.goldens == row.goldens))
         return getattr(mdiqa_metric, row.wrapper)(model)
-    metric = build(row.name, content(row.goldens[0]), **dict(row.options))
+    data = content(row.goldens[0])
+    metric = _build_small(row, data) if row.small else build(row.name, data, **dict(row.options))
     for name, value in row.overrides:
         setattr(metric, name, value)
+    return metric
+
+
+def _build_small(row: Row, data: dict[str, Any]) -> mdiqa_metric.Metric:
+    kind = class_of(row)
+    with patch.multiple(kind.__module__, **dict(row.small)):
+        metric = mdiqa_metric.create(row.name, weights=None, **dict(row.options))
+    keys = {key: list(value.shape) for key, value in metric.state_dict().items()}
+    positive = kind.from_published("", {key: torch.empty(0) for key in data["abs"]})
+    metric.load_state_dict(filled(keys, {"abs": positive}))
     return metric
 
 

@@ -13,7 +13,7 @@ import mdiqa_metric
 from mdiqa_metric import DimensionMean, Loss, WeightedLoss, create
 from mdiqa_metric.layers.convolution import FrozenConv2d, FrozenConv2dReLU
 from mdiqa_metric.registry import manifest, metric_class, metric_classes
-from tests.rows import METRICS, build, content, metric_of, pair_of
+from tests.rows import METRICS, build_row, metric_of, pair_of
 
 each_metric = pytest.mark.parametrize("row", METRICS, ids=lambda row: row.name)
 WITH_WEIGHTS = [row for row in METRICS if not row.wrapper and "weights" in manifest()["metrics"][row.name]]
@@ -126,9 +126,7 @@ def test_the_process_default_dtype_changes_nothing(row, request):
     assert torch.equal(metric_of(row)(image, reference), expected)
     if row.wrapper:
         return
-    metric = build(row.name, content(row.goldens[0]), **dict(row.options))
-    for name, value in row.overrides:
-        setattr(metric, name, value)
+    metric = build_row(row)
     assert torch.get_default_dtype() == torch.bfloat16
     assert metric.fingerprint() == line
     assert torch.equal(metric(image, reference), expected)

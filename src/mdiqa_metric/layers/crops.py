@@ -23,8 +23,8 @@ class PatchScores(NamedTuple):
     """What `explain` returns for a metric that pools patches by weights which it predicts.
 
     Attributes:
-        map: the patches' scores (N, 1, rows, columns).
-        weights: what each counts (N, 1, rows, columns), above 0. The score is the mean of `map` by these weights.
+        map: the patches' scores (N, 1, rows, columns), or (N, K, rows, columns) of patches within K crops.
+        weights: what each counts, in the same shape, above 0. The score is the mean of `map` by these weights.
     """
 
     map: Tensor
