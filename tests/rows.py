@@ -143,6 +143,9 @@ ROWS = (
     Row("arniqa-kadid", ("arniqa-kadid",), amp_rtol=0.02),
     Row("arniqa-koniq-pyiqa", ("arniqa-koniq",), amp_rtol=0.02),
     Row("dbcnn", ("dbcnn",), amp_rtol=0.02, same_class=("dbcnn-clive", "dbcnn-tid2013")),
+    # The smaller one first, of which every property is tested.
+    Row("nima-vgg16", ("nima-vgg16-ava",), amp_rtol=0.02, overrides=(("side", 64),)),
+    Row("nima", ("nima-inception_resnet_v2-ava",), amp_rtol=0.02),
     Row("mdiqa-lite", ("mdiqa-lite",), amp_rtol=0.02),
     Row("mdiqa-lite-mean", ("mdiqa-lite",), amp_rtol=0.02, wrapper="DimensionMean"),
     Row("mdiqa-lite-distance", ("mdiqa-lite",), amp_rtol=0.02, wrapper="DimensionDistance"),

@@ -7,7 +7,7 @@ import torch
 
 from mdiqa_metric import create
 from tests.golden import golden
-from tests.rows import content, photograph
+from tests.rows import build, content, photograph
 
 
 def cases(stem):
@@ -66,3 +66,14 @@ def test_lpips_tells_where_and_in_which_layers():
     torch.testing.assert_close(found.layers.sum(1), lpips(image.clamp(0, 1), clean))
     assert found.map.shape == (1, 1, 96, 128)
     assert found.map[..., 40:72, 60:100].mean() > 3 * found.map.mean()
+
+
+def test_nima_tells_how_ratings_spread():
+    metric = build("nima-vgg16", content("nima-vgg16-ava"))
+    for _, image, extra in list(cases("nima-vgg16-ava"))[:2]:
+        found, shares = metric.explain(image), torch.tensor(extra["distribution"], dtype=torch.float64)
+        torch.testing.assert_close(found.distribution[0].double(), shares, rtol=0, atol=1e-5)
+        ratings = torch.arange(1, 11)
+        assert found.mean.item() == pytest.approx((shares * ratings).sum().item(), rel=1e-5)
+        spread = (shares * ratings**2).sum() - (shares * ratings).sum() ** 2
+        assert found.std.item() == pytest.approx(spread.sqrt().item(), rel=1e-4)
