@@ -39,6 +39,8 @@ class Row:
         wrapper: the class that wraps the metric of the golden file, for a metric that `create` does not know.
         clamps: whether the implementation behind the golden file clamps its input, so that black and white have no
             gradient there (as of PyTorch 2.14) where ours has.
+        heavy: whether the golden file's gradient and float64 score take half a minute, while another row of the class
+            shows those.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Row:
     overrides: tuple[tuple[str, Any], ...] = ()
     wrapper: str = ""
     clamps: bool = False
+    heavy: bool = False
 
 
 ROWS = (
@@ -130,6 +133,14 @@ ROWS = (
     Row("arniqa-kadid", ("arniqa-kadid",), amp_rtol=0.02),
     Row("arniqa-koniq-pyiqa", ("arniqa-koniq",), amp_rtol=0.02),
     Row("dbcnn", ("dbcnn",), amp_rtol=0.02, same_class=("dbcnn-clive", "dbcnn-tid2013")),
+    Row(
+        "hyperiqa-authors",
+        ("hyperiqa-authors",),
+        amp_rtol=0.02,
+        options=(("crops", 4),),
+        overrides=(("crops", 1), ("convention", "native")),
+    ),
+    Row("hyperiqa", ("hyperiqa",), amp_rtol=0.02, heavy=True),
     Row("mdiqa-lite", ("mdiqa-lite",), amp_rtol=0.02),
     Row("mdiqa-lite-mean", ("mdiqa-lite",), amp_rtol=0.02, wrapper="DimensionMean"),
     Row("mdiqa-lite-distance", ("mdiqa-lite",), amp_rtol=0.02, wrapper="DimensionDistance"),

@@ -332,7 +332,8 @@ def test_second_derivatives_are_those_of_the_gradient(row):
         x.grad = None
         (first * direction).sum().backward()
         torch.testing.assert_close(x.grad, product)
-        step = 1e-7
+        # An enlarged image passes more ReLUs, one of which would change sides.
+        step = 1e-8 if row.name == "hyperiqa-authors" else 1e-7
         expected = (gradient(image + step * direction) - gradient(image - step * direction)) / (2 * step)
     # Along the direction and along the product itself: single entries feel each ReLU that changes sides.
     # A piecewise linear metric has a product of 0.
