@@ -141,6 +141,7 @@ ROWS = (
         overrides=(("crops", 1), ("convention", "native")),
     ),
     Row("hyperiqa", ("hyperiqa",), amp_rtol=0.02, heavy=True),
+    Row("paq2piq", ("paq2piq",), amp_rtol=0.02),
     Row("mdiqa-lite", ("mdiqa-lite",), amp_rtol=0.02),
     Row("mdiqa-lite-mean", ("mdiqa-lite",), amp_rtol=0.02, wrapper="DimensionMean"),
     Row("mdiqa-lite-distance", ("mdiqa-lite",), amp_rtol=0.02, wrapper="DimensionDistance"),
