@@ -129,6 +129,8 @@ ROWS = (
     Row("clipiqa", ("clipiqa-paper",), amp_rtol=0.02),
     Row("clipiqa-pyiqa", ("clipiqa",), amp_rtol=0.02),
     Row("clipiqa+", ("clipiqa-plus",), amp_rtol=0.02),
+    Row("liqe", ("liqe",), amp_rtol=0.02),
+    Row("liqe-mix", ("liqe-mix",), amp_rtol=0.02),
     Row("mdiqa-lite", ("mdiqa-lite",), amp_rtol=0.02),
     Row("mdiqa-lite-mean", ("mdiqa-lite",), amp_rtol=0.02, wrapper="DimensionMean"),
     Row("mdiqa-lite-distance", ("mdiqa-lite",), amp_rtol=0.02, wrapper="DimensionDistance"),

@@ -99,6 +99,11 @@ class CLIP(Backbone):
         else:
             patch = int(model.removeprefix("ViT-B-"))
             self.visual = VisionTransformer(224, patch, 768, 12, 12, 4.0, output_dim=512, act_layer=QuickGELU)
+            # Batches first, attention without a gradient would be one fused operation, which vmap does not know.
+            transformer: Any = self.visual.transformer
+            transformer.batch_first = False
+            for block in transformer.resblocks:
+                block.attn.batch_first = False
         self.to(memory_format=torch.channels_last)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -140,31 +145,52 @@ def encode_texts(state: Mapping[str, Tensor], texts: Sequence[str], context: Ten
     from open_clip import tokenize
     from open_clip.transformer import QuickGELU, TextTransformer
 
-    encoder: Any = TextTransformer(output_dim=state["text_projection"].shape[1], act_layer=QuickGELU).eval()
-    encoder.load_state_dict({key: state[key] for key in encoder.state_dict()})
-    if context is not None:
-        texts = [f"{'X ' * context.shape[1]}{text}." for text in texts]
-    tokens = tokenize(list(texts))
+    with torch.device("meta"):
+        encoder: Any = TextTransformer(output_dim=state["text_projection"].shape[1], act_layer=QuickGELU).eval()
+    encoder.load_state_dict({key: state[key].float() for key in encoder.state_dict()}, assign=True)
+    count = 0 if context is None else context.shape[1]
+    tokens = tokenize([f"{'X ' * count}{text}{'.' if count else ''}" for text in texts])
     with torch.no_grad():
         words = encoder.token_embedding(tokens)
         if context is not None:
-            count = context.shape[1]
             name, end = words[:, 1 + count : 4 + count], words[:, 4 + count :]
             before, after = context.to(words).chunk(2, 1)
             words = torch.cat([words[:, :1], before, name, after, end], 1)
-        return state["logit_scale"].float().exp() * _encode_words(words, tokens.argmax(1), encoder)
+        found = torch.empty(len(texts), encoder.output_dim)
+        order = sorted(range(len(texts)), key=texts.__getitem__)  # neighbors begin alike
+        for start in range(0, len(texts), 64):
+            some = order[start : start + 64]
+            found[some] = _encode_words(words[some], tokens[some], encoder, shared=context is None)
+        return state["logit_scale"].float().exp() * found
 
 
 @full_precision
-def _encode_words(words: Tensor, last: Tensor, encoder: Any) -> Tensor:
-    """Unit vectors (P, D) of embedded texts (P, 77, 512), each of which ends at its token `last`.
+def _encode_words(words: Tensor, tokens: Tensor, encoder: Any, shared: bool) -> Tensor:
+    """Unit vectors (P, D) of embedded texts (P, 77, 512), which end at the highest of their tokens (P, 77).
 
-    A token sees only those before it, so what follows the longest text is left out.
+    A word sees only those before it, so a beginning that several texts share is computed once: all texts are one
+    sequence, in which each word attends to those that it continues.
     """
-    length = int(last.max()) + 1
-    x = words[:, :length] + encoder.positional_embedding[:length]
-    x = encoder.ln_final(encoder.transformer(x, attn_mask=encoder.attn_mask[:length, :length]))
-    return _unit(x[torch.arange(len(x)), last] @ encoder.text_projection)
+    places: dict[tuple[int, ...], int] = {}
+    sources: list[tuple[int, int]] = []
+    seen: list[list[int]] = []
+    last: list[int] = []
+    for text, (row, end) in enumerate(zip(tokens.tolist(), tokens.argmax(1).tolist(), strict=True)):
+        line: list[int] = []
+        for position in range(end + 1):
+            key = (0 if shared else text, *row[: position + 1])
+            line.append(places.setdefault(key, len(places)))
+            if len(places) > len(seen):
+                sources.append((text, position))
+                seen.append([*line])
+        last.append(line[-1])
+    mask = words.new_full((len(seen), len(seen)), -torch.inf)
+    for place, earlier in enumerate(seen):
+        mask[place, earlier] = 0
+    texts, positions = torch.tensor(sources).unbind(1)
+    x = words[texts, positions] + encoder.positional_embedding[positions]
+    x = encoder.ln_final(encoder.transformer(x[None], attn_mask=mask)[0, last])
+    return _unit(x @ encoder.text_projection)
 
 
 def _tokens(visual: Any, image: Tensor) -> Tensor:
