@@ -39,6 +39,8 @@ class Row:
         overrides: attributes that property tests set, to see the same code on less work.
         small: values of constants in the metric's module, for a smaller network in property tests; its weights are
             stand-ins for its own keys. Its golden files then score one image, in float32.
+        golden_rtol: how far a score may lie from its golden file's, relative to the largest, where the file's stand-ins
+            amplify rounding so much that its gradients have no digits, which are then not compared.
         wrapper: the class that wraps the metric of the golden file, for a metric that `create` does not know.
         clamps: whether the implementation behind the golden file clamps its input, so that black and white have no
             gradient there (as of PyTorch 2.14) where ours has.
@@ -55,6 +57,7 @@ class Row:
     same_class: tuple[str, ...] = ()
     overrides: tuple[tuple[str, Any], ...] = ()
     small: tuple[tuple[str, Any], ...] = ()
+    golden_rtol: float = 0.0
     wrapper: str = ""
     clamps: bool = False
 
@@ -62,6 +65,7 @@ class Row:
 # Small networks of the same layers.
 VIT: tuple[tuple[str, Any], ...] = (("MODEL", "vit_small_patch8_224"), ("BLOCKS", (0, 1)))
 AHIQ = (*VIT, ("SIDE", 32), ("SHRINK", 32), ("SMOOTH", (32, 32, 32)))
+MANIQA = (*VIT, ("SIDE", 64), ("WIDTHS", (64, 32)), ("HIDDEN", 64))
 
 ROWS = (
     Row("psnr", ("psnr",)),
@@ -131,6 +135,35 @@ ROWS = (
         options=(("crops", 1),),
         overrides=(("min_size", 32),),
         small=AHIQ,
+    ),
+    Row(
+        "maniqa",
+        ("maniqa-damped",),
+        amp_rtol=0.05,
+        near_zero=0.01,
+        options=(("crops", 1),),
+        same_class=("maniqa-kadid",),
+        overrides=(("min_size", 64),),
+        small=MANIQA,
+    ),
+    Row(
+        "maniqa-pipal",
+        ("maniqa-pipal-damped",),
+        amp_rtol=0.05,
+        near_zero=0.01,
+        options=(("crops", 1),),
+        overrides=(("min_size", 64),),
+        small=MANIQA,
+    ),
+    Row(
+        "maniqa-pyiqa",
+        ("maniqa-koniq-crops1",),
+        amp_rtol=0.05,
+        near_zero=0.01,
+        options=(("crops", 1),),
+        overrides=(("min_size", 64),),
+        small=MANIQA,
+        golden_rtol=5e-3,
     ),
     Row("cw-ssim", ("cw-ssim-unrounded",)),
     Row("cw-ssim-pyiqa", ("cw_ssim",), trainable=False),
@@ -280,7 +313,9 @@ def _build_small(row: Row, data: dict[str, Any]) -> mdiqa_metric.Metric:
         metric = mdiqa_metric.create(row.name, weights=None, **dict(row.options))
     keys = {key: list(value.shape) for key, value in metric.state_dict().items()}
     positive = kind.from_published("", {key: torch.empty(0) for key in data["abs"]})
-    metric.load_state_dict(filled(keys, {"abs": positive}))
+    factors = {key: torch.tensor(factor, dtype=torch.float64) for key, factor in data.get("scale", {}).items()}
+    scale = {key: factor.item() for key, factor in kind.from_published("", factors).items()}
+    metric.load_state_dict(filled(keys, {"abs": positive, "scale": scale}))
     return metric
 
 

@@ -46,7 +46,9 @@ def test_golden(row, path):
         score = metric(image, reference)
         if "dimensions" in case.get("extra", ()):
             _compare_dimensions(metric, image, case["extra"])
-        torch.testing.assert_close(score.item(), case["score"], rtol=0, atol=TOLERANCE * largest)
+        torch.testing.assert_close(score.item(), case["score"], rtol=0, atol=(row.golden_rtol or TOLERANCE) * largest)
+        if row.golden_rtol:
+            continue
         if "grad" in case or "score64" in case:
             dtype = torch.float32 if row.small else torch.float64  # which takes a large network a minute
             image, reference = image.to(dtype).requires_grad_(), None if reference is None else reference.to(dtype)

@@ -460,7 +460,7 @@ def test_compiles_as_one_graph(row, compile_anew):
     loss = Loss(metric_of(row))
     image, reference = pair_of(row)
     # Deriving a backward graph takes half a minute for each of these, and TOPIQ-FR is made of their blocks.
-    backend = "eager" if row.name in ("ahiq", "topiq-nr", "topiq-iaa") else "aot_eager"
+    backend = "eager" if row.name in ("ahiq", "maniqa", "topiq-nr", "topiq-iaa") else "aot_eager"
     compiled = compile_anew(loss, backend)
     torch.testing.assert_close(compiled(image, reference), loss(image, reference), rtol=1e-4, atol=1e-6)
     ours, plain = gradient_of(compiled, image, reference), gradient_of(loss, image, reference)
