@@ -143,6 +143,9 @@ ROWS = (
     Row("arniqa-kadid", ("arniqa-kadid",), amp_rtol=0.02),
     Row("arniqa-koniq-pyiqa", ("arniqa-koniq",), amp_rtol=0.02),
     Row("dbcnn", ("dbcnn",), amp_rtol=0.02, same_class=("dbcnn-clive", "dbcnn-tid2013")),
+    Row(
+        "tres", ("tres-crops4", "tres"), amp_rtol=0.02, options=(("crops", 4),), overrides=(("side", 64), ("crops", 1))
+    ),
     # The smaller one first, of which every property is tested.
     Row("nima-vgg16", ("nima-vgg16-ava",), amp_rtol=0.02, overrides=(("side", 64),)),
     Row("nima", ("nima-inception_resnet_v2-ava",), amp_rtol=0.02),
@@ -206,7 +209,9 @@ PARTS = {"technology": "technical", "aesthetic": "aesthetic", "fusion": "fusion"
 
 
 # Options of golden files that differ from their row's.
-GOLDEN_OPTIONS: dict[str, dict[str, Any]] = {"iqt-crops20": {"crops": 20}}
+GOLDEN_OPTIONS: dict[str, dict[str, Any]] = {"iqt-crops20": {"crops": 20}, "tres": {"crops": 50}}
+# Of golden files that take minutes, the cases that tests read; `--golden DIR` reads all.
+GOLDEN_CASES = {"tres": slice(1, 2), "tres-crops4": slice(2)}
 # AHIQ's parts, and what its golden file calls their backbones.
 BACKBONES = {"cnn": "resnet50", "vit": "vit"}
 

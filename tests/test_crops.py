@@ -137,3 +137,18 @@ def test_it_compiles_as_one_graph():
     image = torch.rand(2, 3, 48, 60)
     torch.testing.assert_close(torch.compile(score, fullgraph=True, backend="eager")(image), score(image))
     torch._dynamo.reset()
+
+
+def test_a_place_that_comes_several_times_is_scored_once_and_counts_as_often():
+    image, seen = torch.rand(2, 3, 40, 50), []
+    places = grid_places(40, 50, 40, 5)
+
+    def score(crops):
+        seen.append(len(crops))
+        return crops.mean((1, 2, 3))
+
+    assert len(places) == 5
+    assert len({*places}) == 3
+    expected = crop(image, places, 40).mean((1, 2, 3, 4))
+    torch.testing.assert_close(mean_over_crops(score, [image], places, 40, chunk=4), expected)
+    assert seen == [4, 2]

@@ -31,7 +31,7 @@ from tests.rows import (
 each_loss = pytest.mark.parametrize("row", TRAINABLE, ids=lambda row: row.name)
 PAIRED = [row for row in TRAINABLE if class_of(row).full_reference]
 each_paired = pytest.mark.parametrize("row", PAIRED, ids=lambda row: row.name)
-ATTENTION = ("topiq", "mdiqa", "clipiqa", "ahiq", "iqt")
+ATTENTION = ("topiq", "mdiqa", "clipiqa", "ahiq", "iqt", "tres")
 
 
 def value_and_gradient(loss, image, reference):

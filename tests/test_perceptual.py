@@ -45,6 +45,7 @@ HAND_WRITTEN = {
     "reduced pool": lambda x: reduced_pool(x, frozen(40, 3, 1, 1), frozen(40), (3, 5)),
     "max pool": lambda x: max_pool(x, 3, 2, True),
     "L2 pool": lambda x: l2_pool(x, WINDOW.outer(WINDOW)),
+    "L2 pool, stride 1": lambda x: l2_pool(x, WINDOW.outer(WINDOW), 1),
     "blur pool": lambda x: blur_pool(x, WINDOW.outer(WINDOW)),
     "unit distance": lambda x: unit_distance(x, frozen(2, 3, 9, 10), frozen(3).abs()),
     "moments": lambda x: moments(x, frozen(2, 3, 9, 10)),
@@ -84,9 +85,9 @@ def plain_blur(x):
     return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), window, stride=2, groups=x.shape[1])
 
 
-def plain_l2(x):
+def plain_l2(x, stride=2):
     window = WINDOW.outer(WINDOW).expand(x.shape[1], 1, 3, 3)
-    return (F.conv2d(x.square(), window, stride=2, padding=1, groups=x.shape[1]) + 1e-12).sqrt()
+    return (F.conv2d(x.square(), window, stride=stride, padding=1, groups=x.shape[1]) + 1e-12).sqrt()
 
 
 PLAIN = {
@@ -99,6 +100,7 @@ PLAIN = {
     "reduced pool": lambda x: F.adaptive_avg_pool2d(F.gelu(F.conv2d(x, frozen(40, 3, 1, 1), frozen(40))), (3, 5)),
     "max pool": lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True),
     "L2 pool": plain_l2,
+    "L2 pool, stride 1": lambda x: plain_l2(x, 1),
     "blur pool": plain_blur,
     "unit distance": lambda x: (
         ((unit(x) - unit(frozen(2, 3, 9, 10))).square() * frozen(3).abs()[:, None, None]).sum(1).mean((1, 2))

@@ -36,8 +36,8 @@ class Loss(nn.Module):
 
     Derivatives: first ones always, also under `torch.func` (grad, vmap, jvp, jacrev; vmap checks the ranges of all
     images together). Second ones for metrics without a network and convolutional ones; with attention (TOPIQ, MDIQA,
-    CLIP-IQA, AHIQ, IQT) only under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`, and never for MDIQA's overall
-    score: torch raises.
+    CLIP-IQA, AHIQ, IQT, TReS) only under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`, and never for MDIQA's
+    overall score: torch raises.
 
     Graphs: `torch.compile(fullgraph=True)`; `torch.export` with fixed sizes, or free ones by `Dim.AUTO` if the example
     is larger than the smallest image; `torch.jit.trace` for one size. In the first two an image out of range raises

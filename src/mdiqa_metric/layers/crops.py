@@ -7,6 +7,7 @@ Places are plain (top, left) pairs, so that an image and its reference can be cr
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -193,13 +194,17 @@ def mean_over_crops(
         tensor([7.5000])
     """
     check_chunk(chunk)
-    count, totals = images[0].shape[0], []
+    count = images[0].shape[0]
+    totals: list[Tensor] = []
     step = max(1, chunk // count)
-    for start in range(0, len(places), step):
-        some = places[start : start + step]
+    times = Counter(places)  # on a small image a grid has the same place several times
+    different = list(times)
+    for start in range(0, len(different), step):
+        some = different[start : start + step]
         crops = [crop(image, some, size).flatten(0, 1) for image in images]
         scores = maybe_checkpoint(checkpointing, score, *crops).unflatten(0, (count, len(some)))
-        totals.append(scores.to(torch.promote_types(scores.dtype, torch.float32)).sum(1))
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        totals += [times[place] * scores[:, index] for index, place in enumerate(some)]
     return torch.stack(totals).sum(0) / len(places)
 
 

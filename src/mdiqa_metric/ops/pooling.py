@@ -28,19 +28,19 @@ def max_pool(x: Tensor, size: int, stride: int, ceil_mode: bool = False) -> Tens
     return F.max_pool2d(x, size, stride, ceil_mode=ceil_mode)
 
 
-def l2_pool(x: Tensor, window: Tensor) -> Tensor:
-    """`sqrt(sum of window x^2 + 1e-12)` over a window (3, 3), with stride 2 and padding 1.
+def l2_pool(x: Tensor, window: Tensor, stride: int = 2) -> Tensor:
+    """`sqrt(sum of window x^2 + 1e-12)` over a window (3, 3), with padding 1 and a stride of 1 or 2.
 
-    (N, C, H, W) -> (N, C, (H + 1) // 2, (W + 1) // 2), from 0 up. Computed in at least float32, since squares overflow
-    float16, and returned in the dtype of x. From "Geodesics of learned representations" (Hénaff and Simoncelli, ICLR
-    2016), as DISTS uses it.
+    (N, C, H, W) -> (N, C, H, W), or half of that, rounded up, from 0 up. Computed in at least float32, since squares
+    overflow float16, and returned in the dtype of x. From "Geodesics of learned representations" (Hénaff and
+    Simoncelli, ICLR 2016), as DISTS and TReS use it.
 
     Example:
         >>> l2_pool(torch.full((1, 1, 3, 3), 2.0), torch.full((3, 3), 1 / 4))
         tensor([[[[2., 2.],
                   [2., 2.]]]])
     """
-    return _L2Pool.apply(x, window) if takes_function(x) else _l2_pool(x, window)
+    return _L2Pool.apply(x, window, stride) if takes_function(x) else _l2_pool(x, window, stride)
 
 
 def blur_pool(x: Tensor, window: Tensor) -> Tensor:
@@ -95,10 +95,10 @@ def _single(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _l2_pool(x: Tensor, window: Tensor) -> Tensor:
+def _l2_pool(x: Tensor, window: Tensor, stride: int) -> Tensor:
     """`l2_pool` by plain operations."""
     squares = _single(x).square()
-    return (_weighted_sum(squares, window, padding=1) + EPSILON).sqrt().to(x.dtype)
+    return (_weighted_sum(squares, window, 1, stride) + EPSILON).sqrt().to(x.dtype)
 
 
 def _blur_pool(x: Tensor, window: Tensor) -> Tensor:
@@ -106,20 +106,21 @@ def _blur_pool(x: Tensor, window: Tensor) -> Tensor:
     return _weighted_sum(F.pad(x, (2, 2, 2, 2), mode="reflect"), window, padding=0)
 
 
-def _weighted_sum(x: Tensor, window: Tensor, padding: int) -> Tensor:
-    """Each channel convolved with the window (3, 3) at stride 2."""
+def _weighted_sum(x: Tensor, window: Tensor, padding: int, stride: int = 2) -> Tensor:
+    """Each channel convolved with the window (3, 3)."""
     channels = x.shape[1]
     with torch.autocast(x.device.type, enabled=False):
-        return F.conv2d(x, window.to(x.dtype).expand(channels, 1, 3, 3), None, 2, padding, groups=channels)
+        return F.conv2d(x, window.to(x.dtype).expand(channels, 1, 3, 3), None, stride, padding, groups=channels)
 
 
-def _spread(gradient: Tensor, window: Tensor, padding: int, size: Sequence[int]) -> Tensor:
+def _spread(gradient: Tensor, window: Tensor, padding: int, size: Sequence[int], stride: int = 2) -> Tensor:
     """The gradient of `_weighted_sum` with respect to its input, which has height and width `size`."""
     channels = gradient.shape[1]
-    uncovered = [whole + 2 * padding - 2 * out - 1 for whole, out in zip(size, gradient.shape[-2:], strict=True)]
+    covered = [stride * (out - 1) + 3 - 2 * padding for out in gradient.shape[-2:]]
+    uncovered = [whole - part for whole, part in zip(size, covered, strict=True)]
     weight = window.to(gradient.dtype).expand(channels, 1, 3, 3)
     with torch.autocast(gradient.device.type, enabled=False):
-        return F.conv_transpose2d(gradient, weight, None, 2, padding, uncovered, channels)
+        return F.conv_transpose2d(gradient, weight, None, stride, padding, uncovered, channels)
 
 
 class _GatedPool(torch.autograd.Function):
@@ -201,19 +202,19 @@ class _L2Pool(torch.autograd.Function):
     """`l2_pool` whose backward keeps only its input and output."""
 
     @staticmethod
-    def forward(x: Tensor, window: Tensor) -> Tensor:
-        return _l2_pool(x, window)
+    def forward(x: Tensor, window: Tensor, stride: int) -> Tensor:
+        return _l2_pool(x, window, stride)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, window = inputs
+        x, window, ctx.stride = inputs
         ctx.save_for_backward(x, window, output)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None]:
         x, window, output = ctx.saved_tensors
         share = _single(gradient) / _single(output).clamp_min(EPSILON**0.5)
-        return _spread(share, window, 1, x.shape[-2:]).mul_(x).to(x.dtype), None
+        return _spread(share, window, 1, x.shape[-2:], ctx.stride).mul_(x).to(x.dtype), None, None
 
 
 class _BlurPool(torch.autograd.Function):
